@@ -1,0 +1,161 @@
+//! The slow path: a walk over the sector by its head words, which needs no hint to be true.
+
+use crate::ack::shrink;
+use crate::ripple::{claim_free, ripple};
+use am_layout::mutation::{self, Mutation};
+use am_layout::{Event, Seen, State};
+use am_tlsf::{CHUNK_SHIFT, Carved, Cell, Lane, LeftHints, Sector, Want};
+
+/// Walks of one allocation before it ends as `Contended`.
+const WALKS_MAX: u32 = 3;
+/// Merges that one walk does at one block before it moves on.
+const MERGES_MAX: u32 = 64;
+
+/// Why an allocation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoBlock {
+    /// No free block is long enough.
+    #[error("no free block is long enough; the longest has {largest} granules")]
+    Exhausted {
+        /// Length of the longest free block seen, in granules.
+        largest: u32,
+    },
+    /// Nothing long enough was seen free, but blocks were on their way back; trying again helps.
+    #[error("blocks are in flight; the longest free one has {largest} granules")]
+    Contended {
+        /// Length of the longest free block seen, in granules.
+        largest: u32,
+    },
+}
+
+/// What a walk found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Walk {
+    carved: Option<Carved>,
+    largest: u32,
+    in_flight: bool,
+}
+
+/// Takes a block: by the hints, or by walking the sector when they lead to nothing.
+///
+/// Lock-free and bounded: at most three walks, each of at most as many steps as the sector has
+/// granules, and far fewer when blocks are long.
+///
+/// # Errors
+/// [`NoBlock::Exhausted`] when a walk met no free block that is long enough and nothing in flight;
+/// [`NoBlock::Contended`] when every walk met blocks on their way.
+pub fn allocate<H: LeftHints>(
+    sector: &Sector<'_, H>,
+    lane: &Lane,
+    want: Want,
+) -> Result<Carved, NoBlock> {
+    if let Some(carved) = sector.carve(lane, want) {
+        return Ok(trim(sector, lane, carved, want));
+    }
+    let mut largest = 0;
+    for _ in 0..WALKS_MAX {
+        let walk = if mutation::is(Mutation::EmptyIsExhausted) {
+            Walk::default()
+        } else {
+            heal(sector, lane, Some(want))
+        };
+        largest = walk.largest;
+        // Blocks given back behind the walker have been announced by now.
+        if let Some(carved) = walk.carved.or_else(|| sector.carve(lane, want)) {
+            return Ok(trim(sector, lane, carved, want));
+        }
+        if !walk.in_flight {
+            sector.count(Event::Exhausted);
+            return Err(NoBlock::Exhausted { largest });
+        }
+    }
+    sector.count(Event::Contended);
+    Err(NoBlock::Contended { largest })
+}
+
+/// Gives back what an aligned carve took too much.
+fn trim<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, carved: Carved, want: Want) -> Carved {
+    if carved.len > want.len && want.state == State::Held {
+        // A held block is ours alone, so this cannot fail unless somebody scribbled.
+        if shrink(sector, lane, carved.head, want.len).is_ok() {
+            return Carved { head: carved.head, len: want.len };
+        }
+    }
+    carved
+}
+
+/// Walks the whole sector, merges free neighbours, and announces every free block.
+///
+/// Returns the length of the longest free block seen, in granules. Never needed for correctness of
+/// what is allocated; run it to repair hints after a peer's damage or death.
+pub fn repair<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane) -> u32 {
+    heal(sector, lane, None).largest
+}
+
+fn heal<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, want: Option<Want>) -> Walk {
+    sector.count(Event::SlowWalk);
+    let mut walk = Walk::default();
+    let mut at = 0;
+    while at < sector.len() {
+        match sector.seen_at(at) {
+            Seen::Head(State::Free, _) => {
+                let Some(len) = merge_rightward_neighbours(sector, lane, at) else {
+                    walk.in_flight = true;
+                    continue_after(&mut at, 1);
+                    continue;
+                };
+                // The walk saw this block free, so a full barrier lies behind whoever made it so;
+                // setting a bit too many is harmless.
+                sector.index().set(Cell::of(len), at >> CHUNK_SHIFT);
+                walk.largest = walk.largest.max(len);
+                if let Some(want) = want.filter(|want| len >= want.len) {
+                    walk.carved = sector.carve_from(lane, at, want);
+                    if walk.carved.is_some() {
+                        return walk;
+                    }
+                }
+                continue_after(&mut at, len);
+            }
+            Seen::Head(State::Acked | State::Coalescing, len) => {
+                walk.in_flight = true;
+                continue_after(&mut at, len);
+            }
+            Seen::Head(_, len) => continue_after(&mut at, len),
+            Seen::Interior | Seen::Tail(_) => {
+                // Limbo, or the block that the last word told of has changed since.
+                walk.in_flight = true;
+                continue_after(&mut at, 1);
+            }
+            Seen::Illegal(_) => {
+                sector.count(Event::Corrupt);
+                continue_after(&mut at, 1);
+            }
+        }
+    }
+    walk
+}
+
+fn continue_after(at: &mut u32, len: u32) {
+    *at = at.saturating_add(len);
+}
+
+/// Lets the free blocks that follow the one at `at` flow into it; returns its length then, or
+/// `None` when it is no longer free.
+fn merge_rightward_neighbours<H: LeftHints>(
+    sector: &Sector<'_, H>,
+    lane: &Lane,
+    at: u32,
+) -> Option<u32> {
+    for _ in 0..MERGES_MAX {
+        let len = sector.free_at(at)?;
+        if mutation::is(Mutation::HealForgetsToMerge) {
+            return Some(len);
+        }
+        let Some(right) = claim_free(sector, at + len) else { return Some(len) };
+        // Ours now, and so is its hint: whatever was lost, this way the ripple finds the left.
+        sector.hints.set_left(right.head, at);
+        sector.count(Event::HealedMerge);
+        ripple(sector, lane, right);
+    }
+    sector.free_at(at)
+}

@@ -1,0 +1,53 @@
+//! The ripple: giving a block back so that free neighbours always merge, without a lock.
+//!
+//! * [`ack`] takes a block from its owner by one compare-exchange and starts its ripple. The one
+//!   rule: *of two free neighbours the right one flows into the left one*. The left one is never
+//!   claimed, so nobody ever holds the big free block at the sector's origin.
+//! * [`give`] and [`take`] pass a block between a guard that owns it and an offset that anybody may
+//!   hold; of several takers exactly one succeeds.
+//! * [`grow`] and [`shrink`] change a block in place.
+//! * [`allocate`] carves by the hints and, when those lead to nothing, walks the sector: merges
+//!   what is unmerged, repairs hints, and only then says [`NoBlock::Exhausted`]. Healing is driven
+//!   by pressure; there is no background thread.
+//!
+//! It needs neither `std` nor an allocator nor `unsafe`, and takes any [`Sector`] view:
+//!
+//! ```
+//! use am_layout::{State, Word};
+//! use am_ripple::{ack, allocate, format};
+//! use am_tlsf::{Index, IndexShape, Lane, LeftHints, Sector, Want};
+//! use core::cell::RefCell;
+//!
+//! struct Hints(RefCell<Vec<u32>>);
+//! impl LeftHints for &Hints {
+//!     fn left(&self, head: u32) -> Option<u32> { Some(self.0.borrow()[head as usize]) }
+//!     fn set_left(&self, head: u32, left: u32) { self.0.borrow_mut()[head as usize] = left }
+//! }
+//!
+//! let shape = IndexShape::new(100);
+//! let words: Vec<Word> = (0..100).map(|_| Word::new(0)).collect();
+//! let bits: Vec<Word> = (0..shape.words()).map(|_| Word::new(0)).collect();
+//! let hints = Hints(RefCell::new(vec![0; 100]));
+//! let sector = Sector::new(&words, Index::new(&shape, &bits).unwrap(), &[], &hints).unwrap();
+//! let lane = Lane::new();
+//! format(&sector, &lane);
+//!
+//! let want = Want { len: 7, align: 1, state: State::Allocated };
+//! let block = allocate(&sector, &lane, want)?;
+//! assert_eq!(ack(&sector, &lane, block.head, State::Allocated), Ok(7));
+//! assert!(ack(&sector, &lane, block.head, State::Allocated).is_err()); // a double ack changes nothing
+//! assert_eq!(sector.free_at(0), Some(100)); // merged again
+//! # Ok::<(), am_ripple::NoBlock>(())
+//! ```
+
+#![cfg_attr(not(any(loom, test)), no_std)]
+#![forbid(unsafe_code)]
+
+mod ack;
+mod heal;
+mod ripple;
+
+pub use ack::{WrongState, ack, format, give, grow, shrink, take};
+#[doc(no_inline)]
+pub use am_tlsf::{Carved, Lane, LeftHints, Sector, Want};
+pub use heal::{NoBlock, allocate, repair};

@@ -1,0 +1,541 @@
+//! The model check: loom runs the very code of am-layout, am-tlsf and am-ripple through every
+//! interleaving of two or three threads up to a number of preemptions, in sectors of 4 granules.
+//!
+//! `cargo xtask model` runs it; `cargo xtask model --mutants` turns on one deliberate defect after
+//! the other and requires that a model notices each.
+#![cfg(loom)]
+
+mod world;
+
+use am_layout::mutation::{Mutation, activate};
+use am_layout::{State, Word};
+use am_ripple::{
+    Carved, Lane, NoBlock, Want, WrongState, ack, allocate, give, grow, repair, shrink, take,
+};
+use am_tlsf::{CHUNK_SHIFT, Cell};
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use world::{World, want};
+
+/// A world with a payload cell per granule; loom reports every access that no happens-before edge
+/// orders after the last owner's.
+struct Arena {
+    world: World,
+    payload: Vec<UnsafeCell<u32>>,
+}
+
+// SAFETY: payload cells are accessed only through loom's cells, which check the exclusion that
+// this test is about; everything else is `Sync` by itself.
+unsafe impl Sync for Arena {}
+// SAFETY: as above.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    fn new(granules: u32) -> Self {
+        let payload = (0..granules).map(|_| UnsafeCell::new(0)).collect();
+        Self { world: World::new(granules), payload }
+    }
+
+    fn own(&self, block: Carved) {
+        for cell in &self.payload[block.head as usize..(block.head + block.len) as usize] {
+            // SAFETY: loom panics when the access is not exclusive.
+            cell.with_mut(|value| unsafe { *value += 1 });
+        }
+    }
+
+    fn allocate(&self, len: u32) -> Result<Carved, NoBlock> {
+        let block = allocate(&self.world.sector(), &Lane::new(), want(len))?;
+        self.own(block);
+        Ok(block)
+    }
+
+    fn must(&self, len: u32) -> Carved {
+        let block = self.world.must(len);
+        self.own(block);
+        block
+    }
+
+    fn ack(&self, block: Carved) -> Result<u32, WrongState> {
+        ack(&self.world.sector(), &Lane::new(), block.head, State::Allocated)
+    }
+
+    fn free(&self, block: Carved) {
+        self.own(block);
+        assert_eq!(self.ack(block), Ok(block.len));
+    }
+
+    fn hold(&self, len: u32) -> Carved {
+        let want = Want { len, align: 1, state: State::Held };
+        let block = allocate(&self.world.sector(), &Lane::new(), want).expect("setup fits");
+        self.own(block);
+        block
+    }
+}
+
+/// Checks `body` under every interleaving up to the bound (`LOOM_MAX_PREEMPTIONS`, else `bound`).
+fn check(bound: usize, body: impl Fn() + Sync + Send + 'static) {
+    if let Ok(number) = std::env::var("AM_MUTATION") {
+        let number: usize = number.parse().expect("AM_MUTATION is a number");
+        activate(Mutation::ALL[number]);
+    }
+    let runs = std::sync::Arc::new(AtomicUsize::new(0));
+    let counter = runs.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(bound));
+    builder.max_branches = 20_000;
+    builder.check(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        body();
+    });
+    let runs = runs.load(Ordering::Relaxed);
+    assert!(runs > 1, "a model of one interleaving proves nothing");
+    println!("interleavings={runs}");
+}
+
+type Body<T> = Box<dyn FnOnce(&Arena) -> T + Send>;
+
+fn body<T>(body: impl FnOnce(&Arena) -> T + Send + 'static) -> Body<T> {
+    Box::new(body)
+}
+
+/// Runs one closure per thread (the first on this one) and returns what they return.
+fn race<T: 'static>(arena: &Arc<Arena>, bodies: Vec<Body<T>>) -> Vec<T> {
+    let mut bodies = bodies.into_iter();
+    let first = bodies.next().expect("a body");
+    let others: Vec<_> = bodies
+        .map(|body| {
+            let arena = arena.clone();
+            thread::spawn(move || body(&arena))
+        })
+        .collect();
+    let mut results = vec![first(arena)];
+    results.extend(others.into_iter().map(|handle| handle.join().unwrap()));
+    results
+}
+
+macro_rules! bodies {
+    ($($body:expr),+ $(,)?) => { vec![$(body($body)),+] };
+}
+
+fn free_all(arena: &Arena, blocks: impl IntoIterator<Item = Carved>) {
+    for block in blocks {
+        arena.free(block);
+    }
+    arena.world.assert_whole();
+}
+
+#[test]
+fn allocate_twice_at_once_never_overlaps() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let got = race(&arena, bodies![|a: &Arena| a.allocate(1), |a: &Arena| a.allocate(2)]);
+        let live: Vec<_> = got.into_iter().map(|r| r.expect("both fit")).collect();
+        arena.world.assert_sound(&live);
+        free_all(&arena, live);
+    });
+}
+
+#[test]
+fn allocate_thrice_at_once_never_overlaps() {
+    check(2, || {
+        let arena = Arc::new(Arena::new(4));
+        let one = |a: &Arena| a.allocate(1);
+        let live: Vec<_> =
+            race(&arena, bodies![one, one, one]).into_iter().map(|r| r.expect("fits")).collect();
+        arena.world.assert_sound(&live);
+        free_all(&arena, live);
+    });
+}
+
+#[test]
+fn allocate_exact_fit_of_one_block_has_one_winner() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(2));
+        let got = race(&arena, bodies![|a: &Arena| a.allocate(2), |a: &Arena| a.allocate(2)]);
+        let live: Vec<_> = got.into_iter().flatten().collect();
+        assert_eq!(live.len(), 1, "exactly one gets the only block");
+        free_all(&arena, live);
+    });
+}
+
+#[test]
+fn free_of_two_neighbours_at_once_leaves_one_block() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let (a, b) = (arena.must(2), arena.must(2));
+        race(&arena, bodies![move |w: &Arena| w.free(a), move |w: &Arena| w.free(b)]);
+        arena.world.assert_whole();
+    });
+}
+
+#[test]
+fn free_of_two_single_granules_at_once_leaves_one_block() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(2));
+        let (a, b) = (arena.must(1), arena.must(1));
+        race(&arena, bodies![move |w: &Arena| w.free(a), move |w: &Arena| w.free(b)]);
+        arena.world.assert_whole();
+    });
+}
+
+#[test]
+fn free_beside_the_big_free_block_leaves_one_block() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let (b, c) = (arena.must(1), arena.must(1));
+        race(&arena, bodies![move |w: &Arena| w.free(b), move |w: &Arena| w.free(c)]);
+        arena.world.assert_whole();
+    });
+}
+
+#[test]
+fn free_of_three_neighbours_at_once_leaves_one_block() {
+    check(2, || {
+        let arena = Arc::new(Arena::new(4));
+        let (a, b, c) = (arena.must(1), arena.must(1), arena.must(2));
+        race(
+            &arena,
+            bodies![move |w: &Arena| w.free(a), move |w: &Arena| w.free(b), move |w: &Arena| w
+                .free(c)],
+        );
+        arena.world.assert_whole();
+    });
+}
+
+#[test]
+fn free_against_allocate_loses_nothing() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let a = arena.must(2);
+        let got = race(
+            &arena,
+            bodies![
+                move |w: &Arena| {
+                    w.free(a);
+                    None
+                },
+                |w: &Arena| Some(w.allocate(1).expect("one granule is always free"))
+            ],
+        );
+        let live: Vec<_> = got.into_iter().flatten().collect();
+        arena.world.assert_sound(&live);
+        free_all(&arena, live);
+    });
+}
+
+#[test]
+fn free_against_exact_fit_of_its_left_neighbour_loses_nothing() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let a = arena.must(2); // [free 2][a 2]
+        let got = race(
+            &arena,
+            bodies![
+                move |w: &Arena| {
+                    w.free(a);
+                    None
+                },
+                |w: &Arena| Some(w.allocate(2).expect("two granules are always free"))
+            ],
+        );
+        let live: Vec<_> = got.into_iter().flatten().collect();
+        arena.world.assert_sound(&live);
+        free_all(&arena, live);
+    });
+}
+
+#[test]
+fn cell_changes_of_one_block_keep_it_known() {
+    check(2, || {
+        let arena = Arc::new(Arena::new(6));
+        let a = arena.must(1);
+        let got = race(
+            &arena,
+            bodies![
+                |w: &Arena| w.allocate(1).ok(),
+                |w: &Arena| w.allocate(2).ok(),
+                move |w: &Arena| {
+                    w.free(a);
+                    None
+                }
+            ],
+        );
+        let live: Vec<_> = got.into_iter().flatten().collect();
+        arena.world.assert_sound(&live);
+        free_all(&arena, live);
+    });
+}
+
+#[test]
+fn clear_of_a_stale_hint_against_its_setter_loses_no_block() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let (b, a) = (arena.must(2), arena.must(2)); // [a 2][b 2], nothing free
+        let sector = arena.world.sector();
+        sector.index().set(Cell::of(2), a.head >> CHUNK_SHIFT); // stale: true only when a is free
+        let got = race(
+            &arena,
+            bodies![
+                move |w: &Arena| {
+                    w.free(a);
+                    None
+                },
+                |w: &Arena| w.world.sector().carve(&Lane::new(), want(2)).inspect(|&c| w.own(c))
+            ],
+        );
+        let live: Vec<_> = got.into_iter().flatten().chain([b]).collect();
+        arena.world.assert_sound(&live);
+        free_all(&arena, live);
+    });
+}
+
+#[test]
+fn clear_of_an_emptied_tree_against_a_setter_beside_it_loses_no_block() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let blocks = [arena.must(1), arena.must(1), arena.must(1), arena.must(1)];
+        let sector = arena.world.sector();
+        sector.index().set(Cell::of(1), blocks[0].head >> CHUNK_SHIFT);
+        let freed = blocks[1];
+        let got = race(
+            &arena,
+            bodies![
+                move |w: &Arena| {
+                    w.free(freed);
+                    None
+                },
+                |w: &Arena| w.world.sector().carve(&Lane::new(), want(1)).inspect(|&c| w.own(c))
+            ],
+        );
+        let kept = [blocks[0], blocks[2], blocks[3]];
+        let live: Vec<_> = got.into_iter().flatten().chain(kept).collect();
+        arena.world.assert_sound(&live);
+        free_all(&arena, live);
+    });
+}
+
+#[test]
+fn slow_path_against_frees_and_an_allocation_loses_nothing() {
+    check(2, || {
+        let arena = Arc::new(Arena::new(4));
+        let (a, b) = (arena.must(2), arena.must(1)); // [free 1][b 1][a 2]
+        let got = race(
+            &arena,
+            bodies![
+                |w: &Arena| {
+                    repair(&w.world.sector(), &Lane::new());
+                    w.allocate(3).ok()
+                },
+                move |w: &Arena| {
+                    w.free(a);
+                    None
+                },
+                move |w: &Arena| {
+                    w.free(b);
+                    None
+                }
+            ],
+        );
+        let live: Vec<_> = got.into_iter().flatten().collect();
+        arena.world.assert_sound(&live);
+        free_all(&arena, live);
+    });
+}
+
+#[test]
+fn slow_path_finds_a_block_whose_hints_are_lost() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let (b, a) = (arena.must(2), arena.must(2));
+        let free = arena.world.sector();
+        arena.free(a);
+        free.index().clear(Cell::of(2), a.head >> CHUNK_SHIFT, || false); // the hint is gone
+        let got =
+            race(&arena, bodies![|w: &Arena| w.allocate(1).ok(), |w: &Arena| w.allocate(1).ok(),]);
+        assert!(got.iter().all(Option::is_some), "{got:?}");
+        free_all(&arena, got.into_iter().flatten().chain([b]));
+    });
+}
+
+#[test]
+fn slow_path_merges_neighbours_that_a_ripple_left_apart() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let (b, a) = (arena.must(2), arena.must(2));
+        // As after a ripple that was cut: two free blocks side by side.
+        arena.world.words[a.head as usize].swap_full(am_layout::head(State::Free, 2));
+        arena.world.words[b.head as usize].swap_full(am_layout::head(State::Free, 2));
+        let got = race(
+            &arena,
+            bodies![|w: &Arena| w.allocate(4).ok(), |w: &Arena| {
+                repair(&w.world.sector(), &Lane::new());
+                None
+            }],
+        );
+        // The other walker may hold one of them for a moment; afterwards nothing is in the way.
+        let all = got.into_iter().flatten().next();
+        let all = all.unwrap_or_else(|| arena.allocate(4).expect("four granules are free"));
+        free_all(&arena, [all]);
+    });
+}
+
+#[test]
+fn ack_twice_at_once_succeeds_once() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let a = arena.must(2);
+        let got = race(&arena, bodies![move |w: &Arena| w.ack(a), move |w: &Arena| w.ack(a)]);
+        assert_eq!(got.iter().filter(|r| r.is_ok()).count(), 1, "{got:?}");
+        arena.world.assert_whole();
+    });
+}
+
+#[test]
+fn block_given_away_is_taken_once_with_its_payload() {
+    check(2, || {
+        let arena = Arc::new(Arena::new(2));
+        let a = arena.hold(1);
+        let taker = move |w: &Arena| {
+            let taken = take(&w.world.sector(), a.head).is_ok();
+            if taken {
+                w.own(a);
+            }
+            taken
+        };
+        let got = race(
+            &arena,
+            bodies![
+                move |w: &Arena| {
+                    w.own(a);
+                    give(&w.world.sector(), a.head).expect("held");
+                    false
+                },
+                taker,
+                taker
+            ],
+        );
+        let takers = got.iter().filter(|&&taken| taken).count();
+        assert!(takers <= 1, "{got:?}");
+        let state = if takers == 1 { State::Held } else { State::Allocated };
+        assert_eq!(ack(&arena.world.sector(), &Lane::new(), a.head, state), Ok(1));
+        arena.world.assert_whole();
+    });
+}
+
+#[test]
+fn grow_against_free_and_allocate_of_its_right_neighbour_loses_nothing() {
+    check(2, || {
+        let arena = Arc::new(Arena::new(4));
+        let (c, b, a) = (arena.must(1), arena.must(1), arena.hold(1)); // [free][a][b][c]
+        let got = race(
+            &arena,
+            bodies![
+                move |w: &Arena| {
+                    let grown = grow(&w.world.sector(), &Lane::new(), a.head, 2).expect("held");
+                    let block = Carved { head: a.head, len: if grown { 2 } else { 1 } };
+                    w.own(block);
+                    Some(block)
+                },
+                move |w: &Arena| {
+                    w.free(b);
+                    w.allocate(1).ok()
+                },
+            ],
+        );
+        let live: Vec<_> = got.iter().flatten().copied().chain([c]).collect();
+        arena.world.assert_sound(&live);
+        let (sector, lane) = (arena.world.sector(), Lane::new());
+        assert!(ack(&sector, &lane, a.head, State::Held).is_ok());
+        free_all(&arena, got.into_iter().skip(1).flatten().chain([c]));
+    });
+}
+
+#[test]
+fn shrink_against_free_of_its_right_neighbour_leaves_one_block() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let (b, a) = (arena.must(1), arena.hold(3));
+        race(
+            &arena,
+            bodies![
+                move |w: &Arena| {
+                    let (sector, lane) = (w.world.sector(), Lane::new());
+                    shrink(&sector, &lane, a.head, 1).expect("held");
+                    assert_eq!(ack(&sector, &lane, a.head, State::Held), Ok(1));
+                },
+                move |w: &Arena| w.free(b)
+            ],
+        );
+        arena.world.assert_whole();
+    });
+}
+
+#[test]
+fn block_allocated_here_and_freed_there_keeps_its_tail_and_hint() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(4));
+        let mailbox = Arc::new(Word::new(0));
+        let sender = mailbox.clone();
+        race(
+            &arena,
+            bodies![
+                move |w: &Arena| {
+                    let block = w.allocate(2).expect("fits");
+                    // Deliberately without order: the ack alone must see the block whole.
+                    sender.store_relaxed(block.head + 1);
+                },
+                move |w: &Arena| {
+                    if let Some(head) = mailbox.load_relaxed().checked_sub(1) {
+                        let _ = w.ack(Carved { head, len: 2 });
+                    }
+                }
+            ],
+        );
+        let left: Vec<_> = match arena.world.sector().seen_at(2) {
+            am_layout::Seen::Head(State::Allocated, len) => vec![Carved { head: 2, len }],
+            _ => vec![],
+        };
+        arena.world.assert_sound(&left);
+        for block in left {
+            arena.ack(block).expect("allocated");
+        }
+        arena.world.assert_whole();
+    });
+}
+
+/// Every defect of [`Mutation::ALL`] must make at least one model fail, each in a process of its
+/// own: a model that fails leaves loom in pieces.
+#[test]
+#[ignore = "minutes; run by `cargo xtask model --mutants`"]
+fn mutants_are_all_noticed() {
+    let me = std::env::current_exe().unwrap();
+    let list = std::process::Command::new(&me).arg("--list").output().unwrap();
+    let models: Vec<String> = String::from_utf8(list.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .filter(|name| *name != "mutants_are_all_noticed")
+        .map(String::from)
+        .collect();
+    let mut survivors = Vec::new();
+    for (number, mutation) in Mutation::ALL.iter().enumerate() {
+        let killer = models.iter().find(|model| {
+            let run = std::process::Command::new(&me)
+                .args(["--exact", model.as_str()])
+                .env("AM_MUTATION", number.to_string())
+                .output()
+                .unwrap();
+            !run.status.success()
+        });
+        match killer {
+            Some(model) => println!("mutant {mutation:?}: noticed by {model}"),
+            None => survivors.push(mutation),
+        }
+        if killer.is_none() {
+            println!("mutant {mutation:?}: SURVIVED");
+        }
+    }
+    assert!(survivors.is_empty(), "not noticed: {survivors:?}");
+}

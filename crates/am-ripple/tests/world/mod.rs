@@ -1,0 +1,119 @@
+//! A sector in private memory, shared by the model check and the property tests.
+#![allow(dead_code)] // each test binary uses its part
+
+use am_layout::{Seen, State, Word, free_len};
+use am_ripple::{Carved, Lane, LeftHints, Sector, Want, allocate, format};
+use am_tlsf::{CHUNK_SHIFT, Cell, Index, IndexShape};
+use std::fmt::Write;
+
+/// Words, index and left hints of one sector.
+pub struct World {
+    shape: IndexShape,
+    pub words: Vec<Word>,
+    bits: Vec<Word>,
+    hints: Vec<Word>,
+    counters: Vec<Word>,
+}
+
+/// Left hints in a vector; in a segment they lie in the blocks' headers.
+#[derive(Clone, Copy)]
+pub struct Hints<'a>(&'a [Word]);
+
+impl LeftHints for Hints<'_> {
+    fn left(&self, head: u32) -> Option<u32> {
+        self.0[head as usize].load_relaxed().checked_sub(1)
+    }
+    fn set_left(&self, head: u32, left: u32) {
+        self.0[head as usize].store_relaxed(left + 1);
+    }
+}
+
+fn zeroes(n: u64) -> Vec<Word> {
+    (0..n).map(|_| Word::new(0)).collect()
+}
+
+impl World {
+    /// One free block of `granules`.
+    pub fn new(granules: u32) -> Self {
+        let shape = IndexShape::new(granules);
+        let world = Self {
+            shape,
+            words: zeroes(granules.into()),
+            bits: zeroes(shape.words()),
+            hints: zeroes(granules.into()),
+            counters: if cfg!(loom) { Vec::new() } else { zeroes(16) },
+        };
+        format(&world.sector(), &Lane::new());
+        world
+    }
+
+    pub fn sector(&self) -> Sector<'_, Hints<'_>> {
+        let index = Index::new(&self.shape, &self.bits).expect("enough bits");
+        Sector::new(&self.words, index, &self.counters, Hints(&self.hints)).expect("granules")
+    }
+
+    /// Allocates at setup, when it cannot fail.
+    pub fn must(&self, len: u32) -> Carved {
+        allocate(&self.sector(), &Lane::new(), want(len)).expect("setup fits")
+    }
+
+    pub fn counter(&self, event: am_layout::Event) -> u32 {
+        self.counters[event as usize].load()
+    }
+
+    /// Every violation of the invariants at rest, given the blocks that are live.
+    pub fn audit(&self, live: &[Carved]) -> Result<(), String> {
+        let mut wrong = String::new();
+        let mut found = Vec::new();
+        let (mut at, mut left_free) = (0, false);
+        while at < self.words.len() as u32 {
+            let word = self.words[at as usize].load();
+            let Seen::Head(state, len) = Seen::decode(word) else {
+                writeln!(wrong, "I1: granule {at} is {}, no head", Seen::decode(word)).unwrap();
+                break;
+            };
+            match state {
+                State::Free => {
+                    if left_free {
+                        writeln!(wrong, "I4: free block at {at} has a free left neighbour")
+                            .unwrap();
+                    }
+                    let chunk = at >> CHUNK_SHIFT;
+                    if !self.sector().index().reaches(Cell::of(len), chunk) {
+                        writeln!(wrong, "I5: no hint to the {len} free granules at {at}").unwrap();
+                    }
+                }
+                State::Allocated | State::Held => found.push(Carved { head: at, len }),
+                _ => writeln!(wrong, "in flight at rest: {at} {state:?}").unwrap(),
+            }
+            left_free = free_len(word).is_some();
+            at += len;
+        }
+        if at != self.words.len() as u32 {
+            writeln!(wrong, "I1: blocks cover {at} granules of {}", self.words.len()).unwrap();
+        }
+        let mut live = live.to_vec();
+        live.sort_by_key(|block| block.head);
+        if found != live {
+            writeln!(wrong, "blocks in use are {found:?}, should be {live:?}").unwrap();
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// Panics unless everything is one free block that the index reaches.
+    pub fn assert_whole(&self) {
+        self.assert_sound(&[]);
+        assert_eq!(self.sector().free_at(0), Some(self.words.len() as u32), "not one free block");
+    }
+
+    pub fn assert_sound(&self, live: &[Carved]) {
+        if let Err(wrong) = self.audit(live) {
+            panic!("{wrong}");
+        }
+    }
+}
+
+/// A plain request.
+pub fn want(len: u32) -> Want {
+    Want { len, align: 1, state: State::Allocated }
+}

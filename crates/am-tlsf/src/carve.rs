@@ -1,0 +1,156 @@
+//! Carving: taking the last granules of a free block by one compare-exchange on its head.
+
+use crate::cell::Cell;
+use crate::index::CHUNK_SHIFT;
+use crate::lane::Lane;
+use crate::sector::{LeftHints, Sector};
+use am_layout::mutation::{self, Mutation};
+use am_layout::{Event, State, head, tail};
+
+/// Hints of the lane that are tried before the index is asked.
+const LANE_TRIES: u32 = 8;
+/// Chunks that the index may name before the search counts as failed.
+const SEARCH_TRIES: u32 = 32;
+/// Compare-exchanges on one head that may be lost before another is looked for.
+const LOST_MAX: u32 = 8;
+
+/// What is asked of a sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// Length in granules, header included; at least 1.
+    pub len: u32,
+    /// The head's granule must be a multiple of this power of two.
+    pub align: u32,
+    /// State of the new block: [`State::Allocated`] or [`State::Held`].
+    pub state: State,
+}
+
+/// A block that was just taken; nobody else knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carved {
+    /// Granule of the head.
+    pub head: u32,
+    /// Length in granules: what was wanted, or more when it had to be aligned.
+    pub len: u32,
+}
+
+impl<H: LeftHints> Sector<'_, H> {
+    /// Takes a block, by the lane's hints first and then by the index.
+    ///
+    /// Lock-free and bounded. `None` means that the hints led to nothing within the bound, not that
+    /// nothing is free. Good fit: the first block of the first class that holds only large enough
+    /// ones.
+    pub fn carve(&self, lane: &Lane, want: Want) -> Option<Carved> {
+        let cell = Cell::at_least(want.len)?;
+        for _ in 0..LANE_TRIES {
+            let Some(head) = lane.take(cell) else { break };
+            if let Some(carved) = self.carve_from(lane, head, want) {
+                return Some(carved);
+            }
+        }
+        self.carve_by_index(lane, cell, want)
+    }
+
+    fn carve_by_index(&self, lane: &Lane, cell: Cell, want: Want) -> Option<Carved> {
+        let mut from = cell;
+        for _ in 0..SEARCH_TRIES {
+            let (found, chunk) = self.index().find(from, lane.start())?;
+            match self.scan(chunk, |len| len >= want.len) {
+                Some((head, _)) => {
+                    if let Some(carved) = self.carve_from(lane, head, want) {
+                        lane.set_start(chunk);
+                        return Some(carved);
+                    }
+                    if want.align > 1 {
+                        // Long enough, but not where it must lie: longer blocks are more likely to.
+                        from = Cell::at_least(found.min_len().saturating_add(want.align))?;
+                    }
+                }
+                None => {
+                    self.count(Event::StaleHint);
+                    let look = || self.scan(chunk, |len| Cell::of(len) == found).is_some();
+                    if self.index().clear(found, chunk, look) {
+                        self.count(Event::HintRestored);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes a block from the end of the free block at `from`, if it is free and long enough.
+    ///
+    /// The free block never moves and never leaves `FREE` (I7), so a thread that stalls here holds
+    /// only what it asked for.
+    pub fn carve_from(&self, lane: &Lane, from: u32, want: Want) -> Option<Carved> {
+        for _ in 0..LOST_MAX {
+            let free = self.free_at(from)?;
+            let end = from + free;
+            let start = end.checked_sub(want.len)? & !(want.align - 1);
+            if start < from {
+                return None;
+            }
+            let carved = Carved { head: start, len: end - start };
+            let taken = if start == from {
+                self.take_whole(from, free, want.state)
+            } else {
+                self.take_end(lane, from, free, carved, want.state)
+            };
+            if taken {
+                return Some(carved);
+            }
+            self.count(Event::LostCas);
+        }
+        None
+    }
+
+    /// `FREE(n)` → `ALLOCATED(n)`: an exact fit. The left hint in its header stays true.
+    fn take_whole(&self, at: u32, len: u32, state: State) -> bool {
+        // Acquire (E1): sees the stores of whoever made this block free.
+        if self.word(at).cas(head(State::Free, len), head(state, len)).is_err() {
+            return false;
+        }
+        self.store_tail(at, len);
+        true
+    }
+
+    /// `FREE(s)` → `FREE(s - n)`: the last n granules are the caller's.
+    fn take_end(&self, lane: &Lane, from: u32, free: u32, carved: Carved, state: State) -> bool {
+        let rest = free - carved.len;
+        let word = self.word(from);
+        let (old, new) = (head(State::Free, free), head(State::Free, rest));
+        if mutation::is(Mutation::CarveWithoutCas) {
+            word.swap_full(new);
+        } else if word.cas_full(old, new).is_err() {
+            // Acquire-release (E1): sees the stores of whoever freed these granules, and hands on
+            // to the next carver what it saw. Full barrier: a shorter free head was made (E5).
+            return false;
+        }
+        // From here to the store of the head the range is limbo, and only ours to store to (I3).
+        if !mutation::is(Mutation::CarveForgetsLeftHint) {
+            self.hints.set_left(carved.head, from);
+        }
+        self.store_tail(carved.head, carved.len);
+        let word = self.word(carved.head);
+        if mutation::is(Mutation::CarveWithoutRelease) {
+            word.store_relaxed(head(state, carved.len));
+        } else {
+            // Release (E2): publishes header and tail to whoever acks or takes this block.
+            word.store(head(state, carved.len));
+        }
+        if Cell::of(rest) != Cell::of(free) && !mutation::is(Mutation::CarveForgetsIndex) {
+            self.index().set(Cell::of(rest), from >> CHUNK_SHIFT);
+        }
+        lane.put(Cell::of(rest), from);
+        true
+    }
+
+    /// Stores the tail of a range the caller owns; a block of one granule has none.
+    #[inline]
+    pub fn store_tail(&self, at: u32, len: u32) {
+        if len > 1 {
+            // Relaxed: a hint; published by the head's release store or exchange.
+            self.word(at + len - 1).store_relaxed(tail(len - 1));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A thread's own memory of where it made free heads: the search begins here.
+//!
+//! A lane is private to the process and holds nothing but hints, checked against the head word
+//! before use. It saves the search in the shared index, and it makes a thread reuse the lines it
+//! touched last, apart from other threads. Several threads may share a lane: they then overwrite
+//! each other's hints, which costs time only.
+
+use crate::cell::Cell;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Cells that a lane remembers; longer blocks are few and are found by the index.
+const CELLS: usize = 64;
+/// Hints per cell.
+const DEPTH: u32 = 7;
+
+/// Hints of one thread for one sector. All operations are wait-free.
+#[derive(Debug)]
+pub struct Lane {
+    occupied: AtomicU64,
+    start: AtomicU32,
+    cells: [Recent; CELLS],
+}
+
+/// The newest heads of one cell: how many were put, then a ring of granule + 1 (0: none).
+#[derive(Debug)]
+struct Recent {
+    count: AtomicU32,
+    heads: [AtomicU32; DEPTH as usize],
+}
+
+impl Recent {
+    const fn new() -> Self {
+        Self { count: AtomicU32::new(0), heads: [const { AtomicU32::new(0) }; DEPTH as usize] }
+    }
+}
+
+impl Lane {
+    /// Makes an empty lane.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            occupied: AtomicU64::new(0),
+            start: AtomicU32::new(0),
+            cells: [const { Recent::new() }; CELLS],
+        }
+    }
+
+    /// Remembers that `head` was made a free head of `cell`.
+    #[inline]
+    pub fn put(&self, cell: Cell, head: u32) {
+        let number = cell.number() as usize;
+        let Some(recent) = self.cells.get(number) else { return };
+        let count = recent.count.load(Relaxed);
+        recent.heads[(count % DEPTH) as usize].store(head.wrapping_add(1), Relaxed);
+        recent.count.store(count.wrapping_add(1), Relaxed);
+        self.occupied.store(self.occupied.load(Relaxed) | 1 << number, Relaxed);
+    }
+
+    /// Takes the newest hint of the first cell at or above `cell` that has one.
+    #[inline]
+    pub fn take(&self, cell: Cell) -> Option<u32> {
+        let number = cell.number();
+        if number as usize >= CELLS {
+            return None;
+        }
+        // Bounded: every turn returns or empties one cell.
+        for _ in 0..CELLS {
+            let occupied = self.occupied.load(Relaxed);
+            let above = occupied & (!0 << number);
+            if above == 0 {
+                return None;
+            }
+            let found = above.trailing_zeros();
+            let recent = &self.cells[found as usize];
+            let count = recent.count.load(Relaxed).wrapping_sub(1);
+            let slot = &recent.heads[(count % DEPTH) as usize];
+            let head = slot.load(Relaxed);
+            if head != 0 {
+                slot.store(0, Relaxed);
+                recent.count.store(count, Relaxed);
+                return Some(head.wrapping_sub(1));
+            }
+            recent.count.store(0, Relaxed);
+            self.occupied.store(occupied & !(1 << found), Relaxed);
+        }
+        None
+    }
+
+    /// Returns the chunk where a search of the index begins.
+    #[inline]
+    #[must_use]
+    pub fn start(&self) -> u32 {
+        self.start.load(Relaxed)
+    }
+
+    /// Remembers the chunk where a search ended well.
+    #[inline]
+    pub fn set_start(&self, chunk: u32) {
+        self.start.store(chunk, Relaxed);
+    }
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lane_returns_the_newest_head_of_the_first_cell_that_fits() {
+        let lane = Lane::new();
+        lane.put(Cell::of(9), 90);
+        lane.put(Cell::of(5), 50);
+        lane.put(Cell::of(5), 51);
+        assert_eq!(lane.take(Cell::of(6)), Some(90));
+        assert_eq!(lane.take(Cell::of(4)), Some(51));
+        assert_eq!(lane.take(Cell::of(4)), Some(50));
+        assert_eq!(lane.take(Cell::of(1)), None);
+    }
+
+    #[test]
+    fn lane_that_overflows_keeps_the_newest() {
+        let lane = Lane::new();
+        for head in 0..20 {
+            lane.put(Cell::of(3), head);
+        }
+        let kept: Vec<u32> = core::iter::from_fn(|| lane.take(Cell::of(3))).collect();
+        assert_eq!(kept, [19, 18, 17, 16, 15, 14, 13]);
+        lane.put(Cell::of(3), 7);
+        assert_eq!(lane.take(Cell::of(3)), Some(7));
+        lane.put(Cell::of(5000), 7);
+        assert_eq!(lane.take(Cell::of(1)), None);
+    }
+}

@@ -1,0 +1,137 @@
+//! A view of one sector: its granule words, its index, and where left hints are kept.
+
+use crate::cell::Cell;
+use crate::index::{CHUNK_LEN, CHUNK_SHIFT, Index};
+use crate::lane::Lane;
+use am_layout::counter::{Event, count};
+use am_layout::{LEN_MAX, Seen, Word, free_len};
+
+/// Where a block keeps the hint to its left neighbour; in a segment that is the block's header.
+///
+/// Both functions are called for a `head` only by whoever owns the block or limbo range that
+/// begins there (invariant I6), so an implementation needs no synchronisation of its own.
+pub trait LeftHints {
+    /// Returns the granule remembered for `head`, if any. Any answer is allowed; it is a hint.
+    fn left(&self, head: u32) -> Option<u32>;
+    /// Remembers `left` for `head`.
+    fn set_left(&self, head: u32, left: u32);
+}
+
+/// One sector, as the algorithms see it.
+///
+/// A copyable view over borrowed words: the truth, one word per granule, and the hints.
+#[derive(Clone, Copy, Debug)]
+pub struct Sector<'a, H> {
+    words: &'a [Word],
+    index: Index<'a>,
+    counters: &'a [Word],
+    /// Left hints.
+    pub hints: H,
+}
+
+impl<'a, H: LeftHints> Sector<'a, H> {
+    /// Makes a view of a sector; `None` when it has no granule or more than `LEN_MAX`.
+    ///
+    /// `words` holds one word per granule. `counters` may be empty: then nothing is counted.
+    #[inline]
+    #[must_use]
+    pub fn new(
+        words: &'a [Word],
+        index: Index<'a>,
+        counters: &'a [Word],
+        hints: H,
+    ) -> Option<Self> {
+        if words.is_empty() || words.len() as u64 > u64::from(LEN_MAX) {
+            return None;
+        }
+        Some(Self { words, index, counters, hints })
+    }
+
+    /// Returns the number of granules.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.words.len() as u32
+    }
+
+    /// Returns false: a sector has at least one granule.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Returns the word of a granule.
+    ///
+    /// # Panics
+    /// When `granule` is not below [`len`](Self::len); callers check what they read first.
+    #[inline]
+    #[must_use]
+    pub fn word(&self, granule: u32) -> &'a Word {
+        &self.words[granule as usize]
+    }
+
+    /// Returns the hint index.
+    #[inline]
+    #[must_use]
+    pub fn index(&self) -> Index<'a> {
+        self.index
+    }
+
+    /// Counts an event.
+    #[inline]
+    pub fn count(&self, event: Event) {
+        count(self.counters, event);
+    }
+
+    /// Reads the word of `granule`: its length when it is a free head that ends inside the sector.
+    #[inline]
+    #[must_use]
+    pub fn free_at(&self, granule: u32) -> Option<u32> {
+        let len = free_len(self.words.get(granule as usize)?.load())?;
+        if self.fits(granule, len) { Some(len) } else { None }
+    }
+
+    /// Reads and decodes the word of `granule`; a head that reaches behind the sector is illegal.
+    #[inline]
+    #[must_use]
+    pub fn seen_at(&self, granule: u32) -> Seen {
+        let Some(word) = self.words.get(granule as usize) else { return Seen::Illegal(0) };
+        let raw = word.load();
+        match Seen::decode(raw) {
+            Seen::Head(_, len) if !self.fits(granule, len) => Seen::Illegal(raw),
+            seen => seen,
+        }
+    }
+
+    /// Tells whether a block of `len` at `granule` lies inside the sector.
+    #[inline]
+    #[must_use]
+    pub fn fits(&self, granule: u32, len: u32) -> bool {
+        u64::from(granule) + u64::from(len) <= u64::from(self.len())
+    }
+
+    /// Makes a free head known: to everybody by the index, to this thread by its lane.
+    ///
+    /// The head was made by an operation with a full barrier directly before (edge E5).
+    #[inline]
+    pub fn announce(&self, lane: &Lane, head: u32, len: u32) {
+        let cell = Cell::of(len);
+        self.index.set(cell, head >> CHUNK_SHIFT);
+        lane.put(cell, head);
+    }
+
+    /// Looks through a chunk for a free head that `accept` wants, and returns it with its length.
+    pub fn scan(&self, chunk: u32, accept: impl Fn(u32) -> bool) -> Option<(u32, u32)> {
+        let mut at = chunk << CHUNK_SHIFT;
+        let end = at.saturating_add(CHUNK_LEN).min(self.len());
+        while at < end {
+            match self.seen_at(at) {
+                Seen::Head(am_layout::State::Free, len) if accept(len) => return Some((at, len)),
+                Seen::Head(_, len) => at = at.saturating_add(len),
+                _ => at += 1,
+            }
+        }
+        None
+    }
+}
