@@ -1,0 +1,174 @@
+//! Files by name: opened without following links, checked, sized, removed.
+
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use am_layout::guard::GUARD_BYTES;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, OFlag, fallocate};
+use nix::libc::off_t;
+use nix::unistd::geteuid;
+
+use crate::error::Error;
+
+/// Bytes reserved by one call: small enough to finish between two signals.
+const RESERVE_BYTES: u64 = 16 << 20;
+/// Most interruptions by signals that one such call may suffer.
+const INTERRUPTS_MAX: u32 = 1_000;
+
+/// Which file it is, whatever names it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    pub(crate) fn of(file: &File, path: &Path) -> Result<Self, Error> {
+        Ok(Self::from(&stat(file, path)?))
+    }
+
+    /// Tells whether `path` names this file now.
+    pub(crate) fn is_named(self, path: &Path) -> Result<bool, Error> {
+        match path.symlink_metadata() {
+            Ok(meta) => Ok(self == Self::from(&meta)),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(cause) => Err(Error::syscall("look up", path, cause)),
+        }
+    }
+
+    /// Removes the name `path` if it means this file. The caller holds the file's lock: a name is
+    /// only ever removed under the lock of the file it means, so it cannot have become another
+    /// file's between the look and the removal.
+    pub(crate) fn unlink(self, path: &Path) -> Result<(), Error> {
+        let gone = || Error::AlreadyGone { path: path.into() };
+        if !self.is_named(path)? {
+            return Err(gone());
+        }
+        std::fs::remove_file(path).map_err(|cause| match cause.kind() {
+            io::ErrorKind::NotFound => gone(),
+            _ => Error::syscall("unlink", path, cause),
+        })
+    }
+}
+
+impl From<&Metadata> for Identity {
+    fn from(meta: &Metadata) -> Self {
+        Self { device: meta.dev(), inode: meta.ino() }
+    }
+}
+
+/// Opens an existing file for reading and writing, and [vets](vet) it.
+pub(crate) fn open(path: &Path, any_owner: bool) -> Result<File, Error> {
+    let file = options().open(path).map_err(|cause| match cause.kind() {
+        io::ErrorKind::NotFound => Error::NotFound { path: path.into() },
+        _ => refused_open(path, cause),
+    })?;
+    vet(&file, path, any_owner)?;
+    Ok(file)
+}
+
+/// Creates a file that must not exist, with exactly the permissions of `mode`.
+pub(crate) fn create_new(path: &Path, mode: u32) -> Result<File, Error> {
+    let file =
+        options().create_new(true).mode(mode).open(path).map_err(|cause| match cause.kind() {
+            io::ErrorKind::AlreadyExists => Error::Exists { path: path.into() },
+            _ => Error::syscall("create", path, cause),
+        })?;
+    // The umask may have taken bits away. It adds none, so the file was never open to more.
+    if let Err(error) = set_mode(&file, path, mode) {
+        let _ = Identity::of(&file, path).and_then(|identity| identity.unlink(path));
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// The one way files are opened. Non-blocking, so that a device with this name is refused and not
+/// waited for; it means nothing to a regular file.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    let flags = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    options.read(true).write(true).custom_flags(flags.bits());
+    options
+}
+
+/// The error of an open that failed: says what the name means, when that is the reason.
+fn refused_open(path: &Path, cause: io::Error) -> Error {
+    match path.symlink_metadata() {
+        Ok(meta) if !meta.is_file() => not_regular(path, &meta),
+        _ => Error::syscall("open", path, cause),
+    }
+}
+
+/// Requires a regular file of this process's user (of any, with `any_owner`).
+pub(crate) fn vet(file: &File, path: &Path, any_owner: bool) -> Result<(), Error> {
+    let meta = stat(file, path)?;
+    if !meta.is_file() {
+        return Err(not_regular(path, &meta));
+    }
+    if !any_owner && meta.uid() != geteuid().as_raw() {
+        return Err(Error::ForeignOwner { path: path.into(), uid: meta.uid() });
+    }
+    Ok(())
+}
+
+fn not_regular(path: &Path, meta: &Metadata) -> Error {
+    let kind = meta.file_type();
+    let kind = match () {
+        () if kind.is_symlink() => "symbolic link",
+        () if kind.is_dir() => "directory",
+        () if kind.is_fifo() => "pipe",
+        () if kind.is_socket() => "socket",
+        () if kind.is_char_device() => "character device",
+        () if kind.is_block_device() => "block device",
+        () => "file of unknown type",
+    };
+    Error::NotARegularFile { path: path.into(), kind }
+}
+
+pub(crate) fn stat(file: &File, path: &Path) -> Result<Metadata, Error> {
+    file.metadata().map_err(|cause| Error::syscall("stat", path, cause))
+}
+
+/// Gives an own file exactly the permissions of `mode`; somebody else's keeps what it has.
+pub(crate) fn set_mode(file: &File, path: &Path, mode: u32) -> Result<(), Error> {
+    let meta = stat(file, path)?;
+    if meta.uid() != geteuid().as_raw() || meta.mode() & 0o7777 == mode {
+        return Ok(());
+    }
+    file.set_permissions(Permissions::from_mode(mode))
+        .map_err(|cause| Error::syscall("set the mode of", path, cause))
+}
+
+/// Sets the size, with nothing but zeroes behind the guard.
+pub(crate) fn resize(file: &File, path: &Path, size_bytes: u64) -> Result<(), Error> {
+    // Cut down to the guard first: this frees what a dead formatter wrote, and the guard never
+    // stops saying that the file is ours and unfinished.
+    file.set_len(GUARD_BYTES as u64)
+        .and_then(|()| file.set_len(size_bytes))
+        .map_err(|cause| Error::space("set the size of", path, size_bytes, cause))
+}
+
+/// Allocates every page of the file.
+pub(crate) fn reserve(file: &File, path: &Path, size_bytes: u64) -> Result<(), Error> {
+    let mut from = 0;
+    while from < size_bytes {
+        let len = RESERVE_BYTES.min(size_bytes - from);
+        reserve_slice(file, from as off_t, len as off_t)
+            .map_err(|errno| Error::space("reserve the pages of", path, size_bytes, errno))?;
+        from += len;
+    }
+    Ok(())
+}
+
+fn reserve_slice(file: &File, from: off_t, len: off_t) -> Result<(), Errno> {
+    for _ in 0..INTERRUPTS_MAX {
+        match fallocate(file, FallocateFlags::empty(), from, len) {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
+    Err(Errno::EINTR)
+}
