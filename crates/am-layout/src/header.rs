@@ -15,13 +15,13 @@ pub const HEADER_BYTES: usize = 32;
 pub struct BlockHeader {
     /// Where the block to the left began when this one was carved: granule + 1, 0 for none. A hint.
     pub left: Word,
-    /// Bytes of the payload that were not asked for: usable minus requested.
-    pub slack: Word,
+    /// Bytes of the payload that were asked for, low and high half.
+    pub bytes: [Word; 2],
     /// Participant that holds the block; 0 for nobody.
     pub owner: Word,
     /// What the layers above say of the payload; 0 for nothing.
     pub kind: Word,
-    reserved: [Word; 4],
+    reserved: [Word; 3],
 }
 
 #[cfg(not(loom))]

@@ -3,7 +3,7 @@
 use crate::ripple::{Range, ripple};
 use am_layout::mutation::{self, Mutation};
 use am_layout::{INTERIOR, Seen, State, head};
-use am_tlsf::{Lane, LeftHints, Sector};
+use am_tlsf::{Headers, Lane, Sector};
 
 /// A block was not in the state that the call needs; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +21,7 @@ pub struct WrongState {
 ///
 /// # Errors
 /// [`WrongState`] when the granule is not the head of a block in state `from`.
-fn transition<H: LeftHints>(
+pub(crate) fn transition<H: Headers>(
     sector: &Sector<'_, H>,
     at: u32,
     from: State,
@@ -57,7 +57,7 @@ fn transition<H: LeftHints>(
 /// # Errors
 /// [`WrongState`] when the granule is not the head of such a block: a double ack, a forged or
 /// foreign offset. Nothing is changed then.
-pub fn ack<H: LeftHints>(
+pub fn ack<H: Headers>(
     sector: &Sector<'_, H>,
     lane: &Lane,
     at: u32,
@@ -75,7 +75,7 @@ pub fn ack<H: LeftHints>(
 ///
 /// # Errors
 /// [`WrongState`] when the block is not held.
-pub fn give<H: LeftHints>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongState> {
+pub fn give<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongState> {
     transition(sector, at, State::Held, State::Allocated)
 }
 
@@ -85,12 +85,12 @@ pub fn give<H: LeftHints>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongS
 ///
 /// # Errors
 /// [`WrongState`] when nobody gave such a block, or it was taken or acked already.
-pub fn take<H: LeftHints>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongState> {
+pub fn take<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongState> {
     transition(sector, at, State::Allocated, State::Held)
 }
 
 /// Makes a fresh sector, all zero words, one free block. Only before anybody else sees the sector.
-pub fn format<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane) {
+pub fn format<H: Headers>(sector: &Sector<'_, H>, lane: &Lane) {
     ripple(sector, lane, Range { head: 0, len: sector.len() });
 }
 
@@ -98,7 +98,7 @@ pub fn format<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane) {
 ///
 /// # Errors
 /// [`WrongState`] when the block is not held, or is shorter than `len`; nothing is changed then.
-pub fn shrink<H: LeftHints>(
+pub fn shrink<H: Headers>(
     sector: &Sector<'_, H>,
     lane: &Lane,
     at: u32,
@@ -115,7 +115,7 @@ pub fn shrink<H: LeftHints>(
     sector.store_tail(at, len);
     resize(sector, at, old, len)?;
     let rest = Range { head: at + len, len: old - len };
-    sector.hints.set_left(rest.head, at);
+    sector.headers.set_left(rest.head, at);
     ripple(sector, lane, rest);
     Ok(())
 }
@@ -125,7 +125,7 @@ pub fn shrink<H: LeftHints>(
 ///
 /// # Errors
 /// [`WrongState`] when the block is not held.
-pub fn grow<H: LeftHints>(
+pub fn grow<H: Headers>(
     sector: &Sector<'_, H>,
     lane: &Lane,
     at: u32,
@@ -153,14 +153,14 @@ pub fn grow<H: LeftHints>(
     }
     if right.len > needed {
         let rest = Range { head: at + len, len: right.len - needed };
-        sector.hints.set_left(rest.head, at);
+        sector.headers.set_left(rest.head, at);
         ripple(sector, lane, rest);
     }
     Ok(true)
 }
 
 /// Returns the length of the held block at `at`.
-fn held_len<H: LeftHints>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongState> {
+fn held_len<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongState> {
     match sector.seen_at(at) {
         Seen::Head(State::Held, len) => Ok(len),
         seen => Err(WrongState { granule: at, expected: State::Held, seen }),
@@ -168,7 +168,7 @@ fn held_len<H: LeftHints>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongS
 }
 
 /// `HELD(old)` → `HELD(new)`.
-fn resize<H: LeftHints>(
+pub(crate) fn resize<H: Headers>(
     sector: &Sector<'_, H>,
     at: u32,
     old: u32,

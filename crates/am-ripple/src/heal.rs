@@ -4,7 +4,7 @@ use crate::ack::shrink;
 use crate::ripple::{claim_free, ripple};
 use am_layout::mutation::{self, Mutation};
 use am_layout::{Event, Seen, State};
-use am_tlsf::{CHUNK_SHIFT, Carved, Cell, Lane, LeftHints, Sector, Want};
+use am_tlsf::{CHUNK_SHIFT, Carved, Cell, Headers, Lane, Sector, Want};
 
 /// Walks of one allocation before it ends as `Contended`.
 const WALKS_MAX: u32 = 3;
@@ -44,7 +44,7 @@ struct Walk {
 /// # Errors
 /// [`NoBlock::Exhausted`] when a walk met no free block that is long enough and nothing in flight;
 /// [`NoBlock::Contended`] when every walk met blocks on their way.
-pub fn allocate<H: LeftHints>(
+pub fn allocate<H: Headers>(
     sector: &Sector<'_, H>,
     lane: &Lane,
     want: Want,
@@ -74,7 +74,7 @@ pub fn allocate<H: LeftHints>(
 }
 
 /// Gives back what an aligned carve took too much.
-fn trim<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, carved: Carved, want: Want) -> Carved {
+fn trim<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, carved: Carved, want: Want) -> Carved {
     if carved.len > want.len && want.state == State::Held {
         // A held block is ours alone, so this cannot fail unless somebody scribbled.
         if shrink(sector, lane, carved.head, want.len).is_ok() {
@@ -88,11 +88,11 @@ fn trim<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, carved: Carved, want:
 ///
 /// Returns the length of the longest free block seen, in granules. Never needed for correctness of
 /// what is allocated; run it to repair hints after a peer's damage or death.
-pub fn repair<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane) -> u32 {
+pub fn repair<H: Headers>(sector: &Sector<'_, H>, lane: &Lane) -> u32 {
     heal(sector, lane, None).largest
 }
 
-fn heal<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, want: Option<Want>) -> Walk {
+fn heal<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, want: Option<Want>) -> Walk {
     sector.count(Event::SlowWalk);
     let mut walk = Walk::default();
     let mut at = 0;
@@ -141,7 +141,7 @@ fn continue_after(at: &mut u32, len: u32) {
 
 /// Lets the free blocks that follow the one at `at` flow into it; returns its length then, or
 /// `None` when it is no longer free.
-fn merge_rightward_neighbours<H: LeftHints>(
+fn merge_rightward_neighbours<H: Headers>(
     sector: &Sector<'_, H>,
     lane: &Lane,
     at: u32,
@@ -153,7 +153,7 @@ fn merge_rightward_neighbours<H: LeftHints>(
         }
         let Some(right) = claim_free(sector, at + len) else { return Some(len) };
         // Ours now, and so is its hint: whatever was lost, this way the ripple finds the left.
-        sector.hints.set_left(right.head, at);
+        sector.headers.set_left(right.head, at);
         sector.count(Event::HealedMerge);
         ripple(sector, lane, right);
     }

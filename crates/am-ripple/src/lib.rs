@@ -6,6 +6,7 @@
 //! * [`give`] and [`take`] pass a block between a guard that owns it and an offset that anybody may
 //!   hold; of several takers exactly one succeeds.
 //! * [`grow`] and [`shrink`] change a block in place.
+//! * [`split`] and [`ack_many`] do it for many blocks at once.
 //! * [`allocate`] carves by the hints and, when those lead to nothing, walks the sector: merges
 //!   what is unmerged, repairs hints, and only then says [`NoBlock::Exhausted`]. Healing is driven
 //!   by pressure; there is no background thread.
@@ -15,11 +16,11 @@
 //! ```
 //! use am_layout::{State, Word};
 //! use am_ripple::{ack, allocate, format};
-//! use am_tlsf::{Index, IndexShape, Lane, LeftHints, Sector, Want};
+//! use am_tlsf::{Index, IndexShape, Lane, Headers, Sector, Want};
 //! use core::cell::RefCell;
 //!
-//! struct Hints(RefCell<Vec<u32>>);
-//! impl LeftHints for &Hints {
+//! struct Lefts(RefCell<Vec<u32>>);
+//! impl Headers for &Lefts {
 //!     fn left(&self, head: u32) -> Option<u32> { Some(self.0.borrow()[head as usize]) }
 //!     fn set_left(&self, head: u32, left: u32) { self.0.borrow_mut()[head as usize] = left }
 //! }
@@ -27,12 +28,12 @@
 //! let shape = IndexShape::new(100);
 //! let words: Vec<Word> = (0..100).map(|_| Word::new(0)).collect();
 //! let bits: Vec<Word> = (0..shape.words()).map(|_| Word::new(0)).collect();
-//! let hints = Hints(RefCell::new(vec![0; 100]));
-//! let sector = Sector::new(&words, Index::new(&shape, &bits).unwrap(), &[], &hints).unwrap();
+//! let lefts = Lefts(RefCell::new(vec![0; 100]));
+//! let sector = Sector::new(&words, Index::new(&shape, &bits).unwrap(), &[], &lefts).unwrap();
 //! let lane = Lane::new();
 //! format(&sector, &lane);
 //!
-//! let want = Want { len: 7, align: 1, state: State::Allocated };
+//! let want = Want::new(7, State::Allocated);
 //! let block = allocate(&sector, &lane, want)?;
 //! assert_eq!(ack(&sector, &lane, block.head, State::Allocated), Ok(7));
 //! assert!(ack(&sector, &lane, block.head, State::Allocated).is_err()); // a double ack changes nothing
@@ -44,10 +45,12 @@
 #![forbid(unsafe_code)]
 
 mod ack;
+mod bulk;
 mod heal;
 mod ripple;
 
 pub use ack::{WrongState, ack, format, give, grow, shrink, take};
 #[doc(no_inline)]
-pub use am_tlsf::{Carved, Lane, LeftHints, Sector, Want};
+pub use am_tlsf::{Carved, Headers, Lane, Sector, Want};
+pub use bulk::{ack_many, split};
 pub use heal::{NoBlock, allocate, repair};

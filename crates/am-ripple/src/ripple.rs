@@ -13,7 +13,7 @@
 
 use am_layout::mutation::{self, Mutation};
 use am_layout::{Event, INTERIOR, State, free_len, head, tail, tail_distance};
-use am_tlsf::{Lane, LeftHints, Sector};
+use am_tlsf::{Headers, Lane, Sector};
 
 /// Turns of one ripple; each further one needs another thread's operation in between.
 const ROUNDS_MAX: u32 = 32;
@@ -30,13 +30,13 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    fn end(self) -> u32 {
+    pub(crate) fn end(self) -> u32 {
         self.head + self.len
     }
 }
 
 /// Lets a range flow to the left as far as it goes. Lock-free and bounded.
-pub(crate) fn ripple<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, mut range: Range) {
+pub(crate) fn ripple<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, mut range: Range) {
     for _ in 0..ROUNDS_MAX {
         range = absorb_right(sector, range);
         let next = if absorb_left(sector, lane, range) {
@@ -46,7 +46,7 @@ pub(crate) fn ripple<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, mut rang
             claim_free(sector, range.end())
         } else {
             // Read while the range is ours; afterwards its header may be somebody else's.
-            let hint = sector.hints.left(range.head);
+            let hint = sector.headers.left(range.head);
             publish(sector, lane, range);
             look_again(sector, range, hint)
         };
@@ -61,7 +61,7 @@ pub(crate) fn ripple<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, mut rang
 }
 
 /// Takes the free blocks that follow the range into it.
-fn absorb_right<H: LeftHints>(sector: &Sector<'_, H>, mut range: Range) -> Range {
+fn absorb_right<H: Headers>(sector: &Sector<'_, H>, mut range: Range) -> Range {
     // Bounded: a free block is rarely followed by another, but nothing forbids it in flight.
     for _ in 0..ROUNDS_MAX {
         let Some(right) = claim_free(sector, range.end()) else { break };
@@ -75,7 +75,7 @@ fn absorb_right<H: LeftHints>(sector: &Sector<'_, H>, mut range: Range) -> Range
 }
 
 /// `FREE(r)` → `COALESCING(r)` at `at`, whatever r is by then; `None` when no free block is there.
-pub(crate) fn claim_free<H: LeftHints>(sector: &Sector<'_, H>, at: u32) -> Option<Range> {
+pub(crate) fn claim_free<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Option<Range> {
     // A lost exchange is no reason to give up: the block may be free still, only shorter or longer.
     for _ in 0..CLAIM_TRIES {
         let len = sector.free_at(at)?;
@@ -93,7 +93,7 @@ pub(crate) fn claim_free<H: LeftHints>(sector: &Sector<'_, H>, at: u32) -> Optio
 }
 
 /// Finds the free block that ends where `at` begins, by the tail before it or else by `hint`.
-fn left_of<H: LeftHints>(sector: &Sector<'_, H>, at: u32, hint: Option<u32>) -> Option<Range> {
+fn left_of<H: Headers>(sector: &Sector<'_, H>, at: u32, hint: Option<u32>) -> Option<Range> {
     let before = at.checked_sub(1)?;
     let adjoins = |left: u32| {
         let len = sector.free_at(left)?;
@@ -109,9 +109,9 @@ fn left_of<H: LeftHints>(sector: &Sector<'_, H>, at: u32, hint: Option<u32>) -> 
 }
 
 /// Lets the free block on the left grow over the range. False: there is none, the range is ours yet.
-fn absorb_left<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, range: Range) -> bool {
+fn absorb_left<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) -> bool {
     for _ in 0..LEFT_TRIES {
-        let hint = sector.hints.left(range.head);
+        let hint = sector.headers.left(range.head);
         let Some(left) = left_of(sector, range.head, hint) else { return false };
         if !mutation::is(Mutation::HeadLeftBehind) {
             // Relaxed, both: ours (I3); the exchange below publishes them (E1).
@@ -133,7 +133,7 @@ fn absorb_left<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, range: Range) 
 }
 
 /// Makes the range a free block.
-fn publish<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, range: Range) {
+fn publish<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) {
     sector.store_tail(range.head, range.len);
     let word = sector.word(range.head);
     if mutation::is(Mutation::PublishWithoutBarrier) {
@@ -149,7 +149,7 @@ fn publish<H: LeftHints>(sector: &Sector<'_, H>, lane: &Lane, range: Range) {
 }
 
 /// After publishing: claims what can flow to the left now, the block itself or its right neighbour.
-fn look_again<H: LeftHints>(
+fn look_again<H: Headers>(
     sector: &Sector<'_, H>,
     range: Range,
     hint: Option<u32>,

@@ -67,7 +67,7 @@ impl Arena {
     }
 
     fn hold(&self, len: u32) -> Carved {
-        let want = Want { len, align: 1, state: State::Held };
+        let want = Want::new(len, State::Held);
         let block = allocate(&self.world.sector(), &Lane::new(), want).expect("setup fits");
         self.own(block);
         block

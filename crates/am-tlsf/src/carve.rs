@@ -3,7 +3,7 @@
 use crate::cell::Cell;
 use crate::index::CHUNK_SHIFT;
 use crate::lane::Lane;
-use crate::sector::{LeftHints, Sector};
+use crate::sector::{Headers, Sector};
 use am_layout::mutation::{self, Mutation};
 use am_layout::{Event, State, head, tail};
 
@@ -23,6 +23,16 @@ pub struct Want {
     pub align: u32,
     /// State of the new block: [`State::Allocated`] or [`State::Held`].
     pub state: State,
+    /// What the caller wants kept with the block, in its header; the requested bytes, say.
+    pub note: u64,
+}
+
+impl Want {
+    /// Asks for `len` granules in `state`, anywhere, with no note.
+    #[must_use]
+    pub const fn new(len: u32, state: State) -> Self {
+        Self { len, align: 1, state, note: 0 }
+    }
 }
 
 /// A block that was just taken; nobody else knows of it.
@@ -34,7 +44,7 @@ pub struct Carved {
     pub len: u32,
 }
 
-impl<H: LeftHints> Sector<'_, H> {
+impl<H: Headers> Sector<'_, H> {
     /// Takes a block, by the lane's hints first and then by the index.
     ///
     /// Lock-free and bounded. `None` means that the hints led to nothing within the bound, not that
@@ -92,9 +102,9 @@ impl<H: LeftHints> Sector<'_, H> {
             }
             let carved = Carved { head: start, len: end - start };
             let taken = if start == from {
-                self.take_whole(from, free, want.state)
+                self.take_whole(from, free, want)
             } else {
-                self.take_end(lane, from, free, carved, want.state)
+                self.take_end(lane, from, free, carved, want)
             };
             if taken {
                 return Some(carved);
@@ -104,18 +114,25 @@ impl<H: LeftHints> Sector<'_, H> {
         None
     }
 
-    /// `FREE(n)` → `ALLOCATED(n)`: an exact fit. The left hint in its header stays true.
-    fn take_whole(&self, at: u32, len: u32, state: State) -> bool {
+    /// `FREE(n)` → `HELD(n)`, and on to the state wanted: an exact fit.
+    fn take_whole(&self, at: u32, len: u32, want: Want) -> bool {
         // Acquire (E1): sees the stores of whoever made this block free.
-        if self.word(at).cas(head(State::Free, len), head(state, len)).is_err() {
+        if self.word(at).cas(head(State::Free, len), head(State::Held, len)).is_err() {
             return false;
         }
+        // Held: nobody but us may touch it, not even by a forged offset. The left hint in its
+        // header stays true.
+        self.headers.set_note(at, want.note);
         self.store_tail(at, len);
+        if want.state != State::Held {
+            // Release (E2): publishes header and tail to whoever acks or takes this block.
+            self.word(at).store(head(want.state, len));
+        }
         true
     }
 
     /// `FREE(s)` → `FREE(s - n)`: the last n granules are the caller's.
-    fn take_end(&self, lane: &Lane, from: u32, free: u32, carved: Carved, state: State) -> bool {
+    fn take_end(&self, lane: &Lane, from: u32, free: u32, carved: Carved, want: Want) -> bool {
         let rest = free - carved.len;
         let word = self.word(from);
         let (old, new) = (head(State::Free, free), head(State::Free, rest));
@@ -128,10 +145,11 @@ impl<H: LeftHints> Sector<'_, H> {
         }
         // From here to the store of the head the range is limbo, and only ours to store to (I3).
         if !mutation::is(Mutation::CarveForgetsLeftHint) {
-            self.hints.set_left(carved.head, from);
+            self.headers.set_left(carved.head, from);
         }
+        self.headers.set_note(carved.head, want.note);
         self.store_tail(carved.head, carved.len);
-        let word = self.word(carved.head);
+        let (word, state) = (self.word(carved.head), want.state);
         if mutation::is(Mutation::CarveWithoutRelease) {
             word.store_relaxed(head(state, carved.len));
         } else {

@@ -4,6 +4,7 @@
 //! * The [`Index`] tells for each cell which chunks may hold a free head of it. Bits only, no
 //!   links; every bit is a hint and checked against the head word.
 //! * A [`Lane`] is a thread's own memory of the free heads it made; the search begins there.
+//! * [`Headers`] is what is kept with each block; in a segment, the 32 bytes before its payload.
 //! * A [`Sector`] is the view the algorithms work on. [`Sector::carve`] takes the end of a free
 //!   block by one compare-exchange on its head: the remainder never moves and is never hidden.
 //!
@@ -12,11 +13,11 @@
 //!
 //! ```
 //! use am_layout::{State, Word, head};
-//! use am_tlsf::{Index, IndexShape, Lane, LeftHints, Sector, Want};
+//! use am_tlsf::{Index, IndexShape, Lane, Headers, Sector, Want};
 //! use core::cell::RefCell;
 //!
-//! struct Hints(RefCell<Vec<u32>>); // a real one keeps them in the blocks' headers
-//! impl LeftHints for &Hints {
+//! struct Lefts(RefCell<Vec<u32>>); // in a segment, the blocks' real headers
+//! impl Headers for &Lefts {
 //!     fn left(&self, head: u32) -> Option<u32> { Some(self.0.borrow()[head as usize]) }
 //!     fn set_left(&self, head: u32, left: u32) { self.0.borrow_mut()[head as usize] = left }
 //! }
@@ -24,14 +25,14 @@
 //! let shape = IndexShape::new(1000);
 //! let words: Vec<Word> = (0..1000).map(|_| Word::new(0)).collect();
 //! let bits: Vec<Word> = (0..shape.words()).map(|_| Word::new(0)).collect();
-//! let hints = Hints(RefCell::new(vec![0; 1000]));
-//! let sector = Sector::new(&words, Index::new(&shape, &bits).unwrap(), &[], &hints).unwrap();
+//! let lefts = Lefts(RefCell::new(vec![0; 1000]));
+//! let sector = Sector::new(&words, Index::new(&shape, &bits).unwrap(), &[], &lefts).unwrap();
 //! let lane = Lane::new();
 //!
 //! words[0].swap_full(head(State::Free, 1000)); // everything is one free block ...
 //! sector.announce(&lane, 0, 1000);
 //!
-//! let want = Want { len: 7, align: 1, state: State::Allocated };
+//! let want = Want::new(7, State::Allocated);
 //! let block = sector.carve(&lane, want).unwrap();
 //! assert_eq!((block.head, block.len), (993, 7)); // ... and the block is its end
 //! assert_eq!(sector.free_at(0), Some(993));
@@ -50,4 +51,4 @@ pub use carve::{Carved, Want};
 pub use cell::{CELLS, Cell, ROWS, STEPS};
 pub use index::{CHUNK_LEN, CHUNK_SHIFT, Index, IndexShape};
 pub use lane::Lane;
-pub use sector::{LeftHints, Sector};
+pub use sector::{Headers, Run, Runs, Sector};

@@ -1,4 +1,4 @@
-//! A view of one sector: its granule words, its index, and where left hints are kept.
+//! A view of one sector: its granule words, its index, and its blocks' headers.
 
 use crate::cell::Cell;
 use crate::index::{CHUNK_LEN, CHUNK_SHIFT, Index};
@@ -6,15 +6,19 @@ use crate::lane::Lane;
 use am_layout::counter::{Event, count};
 use am_layout::{LEN_MAX, Seen, Word, free_len};
 
-/// Where a block keeps the hint to its left neighbour; in a segment that is the block's header.
+/// The headers of a sector's blocks: what is kept with a block beside its words.
 ///
-/// Both functions are called for a `head` only by whoever owns the block or limbo range that
-/// begins there (invariant I6), so an implementation needs no synchronisation of its own.
-pub trait LeftHints {
-    /// Returns the granule remembered for `head`, if any. Any answer is allowed; it is a hint.
+/// Every function is called for a `head` only by whoever owns the block or limbo range that begins
+/// there (invariant I6), so an implementation needs no synchronisation of its own.
+pub trait Headers {
+    /// Returns the left neighbour remembered for `head`, if any. Any answer is allowed: a hint.
     fn left(&self, head: u32) -> Option<u32>;
-    /// Remembers `left` for `head`.
+    /// Remembers the left neighbour of `head`.
     fn set_left(&self, head: u32, left: u32);
+    /// Keeps the [`note`](crate::Want::note) of a block that was just taken.
+    fn set_note(&self, head: u32, note: u64) {
+        let _ = (head, note);
+    }
 }
 
 /// One sector, as the algorithms see it.
@@ -25,11 +29,11 @@ pub struct Sector<'a, H> {
     words: &'a [Word],
     index: Index<'a>,
     counters: &'a [Word],
-    /// Left hints.
-    pub hints: H,
+    /// The blocks' headers.
+    pub headers: H,
 }
 
-impl<'a, H: LeftHints> Sector<'a, H> {
+impl<'a, H: Headers> Sector<'a, H> {
     /// Makes a view of a sector; `None` when it has no granule or more than `LEN_MAX`.
     ///
     /// `words` holds one word per granule. `counters` may be empty: then nothing is counted.
@@ -39,12 +43,12 @@ impl<'a, H: LeftHints> Sector<'a, H> {
         words: &'a [Word],
         index: Index<'a>,
         counters: &'a [Word],
-        hints: H,
+        headers: H,
     ) -> Option<Self> {
         if words.is_empty() || words.len() as u64 > u64::from(LEN_MAX) {
             return None;
         }
-        Some(Self { words, index, counters, hints })
+        Some(Self { words, index, counters, headers })
     }
 
     /// Returns the number of granules.
@@ -82,6 +86,12 @@ impl<'a, H: LeftHints> Sector<'a, H> {
     #[inline]
     pub fn count(&self, event: Event) {
         count(self.counters, event);
+    }
+
+    /// Returns how often an event was counted, modulo 2³².
+    #[must_use]
+    pub fn counted(&self, event: Event) -> u32 {
+        self.counters.get(event as usize).map_or(0, Word::load_relaxed)
     }
 
     /// Reads the word of `granule`: its length when it is a free head that ends inside the sector.
@@ -133,5 +143,59 @@ impl<'a, H: LeftHints> Sector<'a, H> {
             }
         }
         None
+    }
+}
+
+/// A stretch of a sector, as a walk meets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// First granule.
+    pub at: u32,
+    /// Length in granules.
+    pub len: u32,
+    /// What the first granule's word says: a head, or else limbo of `len` granules.
+    pub seen: Seen,
+}
+
+/// A walk over a sector by its head words.
+///
+/// Exact when nothing is in flight. Beside live traffic each run was true when it was read, and a
+/// block that changed under the walk shows as limbo.
+#[derive(Clone, Debug)]
+pub struct Runs<'a, H> {
+    sector: Sector<'a, H>,
+    at: u32,
+}
+
+impl<'a, H: Headers> Sector<'a, H> {
+    /// Walks the sector from its origin.
+    pub fn runs(self) -> Runs<'a, H> {
+        Runs { sector: self, at: 0 }
+    }
+}
+
+impl<H: Headers> Iterator for Runs<'_, H> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        let at = self.at;
+        if at >= self.sector.len() {
+            return None;
+        }
+        let seen = self.sector.seen_at(at);
+        let len = match seen {
+            Seen::Head(_, len) => len,
+            Seen::Illegal(_) => 1,
+            Seen::Interior | Seen::Tail(_) => {
+                let inside = |&granule: &u32| {
+                    matches!(self.sector.seen_at(granule), Seen::Interior | Seen::Tail(_))
+                };
+                (at..self.sector.len()).take_while(inside).count() as u32
+            }
+        };
+        // At least one granule: a word that changed under the walk must not hold it up.
+        let len = len.max(1);
+        self.at = at.saturating_add(len);
+        Some(Run { at, len, seen })
     }
 }

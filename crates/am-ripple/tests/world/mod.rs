@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use am_layout::{Seen, State, Word, free_len};
-use am_ripple::{Carved, Lane, LeftHints, Sector, Want, allocate, format};
+use am_ripple::{Carved, Headers, Lane, Sector, Want, allocate, format};
 use am_tlsf::{CHUNK_SHIFT, Cell, Index, IndexShape};
 use std::fmt::Write;
 
@@ -11,15 +11,15 @@ pub struct World {
     shape: IndexShape,
     pub words: Vec<Word>,
     bits: Vec<Word>,
-    hints: Vec<Word>,
+    lefts: Vec<Word>,
     counters: Vec<Word>,
 }
 
-/// Left hints in a vector; in a segment they lie in the blocks' headers.
+/// Headers in a vector; in a segment they lie before the payloads.
 #[derive(Clone, Copy)]
-pub struct Hints<'a>(&'a [Word]);
+pub struct Lefts<'a>(&'a [Word]);
 
-impl LeftHints for Hints<'_> {
+impl Headers for Lefts<'_> {
     fn left(&self, head: u32) -> Option<u32> {
         self.0[head as usize].load_relaxed().checked_sub(1)
     }
@@ -40,16 +40,16 @@ impl World {
             shape,
             words: zeroes(granules.into()),
             bits: zeroes(shape.words()),
-            hints: zeroes(granules.into()),
+            lefts: zeroes(granules.into()),
             counters: if cfg!(loom) { Vec::new() } else { zeroes(16) },
         };
         format(&world.sector(), &Lane::new());
         world
     }
 
-    pub fn sector(&self) -> Sector<'_, Hints<'_>> {
+    pub fn sector(&self) -> Sector<'_, Lefts<'_>> {
         let index = Index::new(&self.shape, &self.bits).expect("enough bits");
-        Sector::new(&self.words, index, &self.counters, Hints(&self.hints)).expect("granules")
+        Sector::new(&self.words, index, &self.counters, Lefts(&self.lefts)).expect("granules")
     }
 
     /// Allocates at setup, when it cannot fail.
@@ -115,5 +115,5 @@ impl World {
 
 /// A plain request.
 pub fn want(len: u32) -> Want {
-    Want { len, align: 1, state: State::Allocated }
+    Want::new(len, State::Allocated)
 }

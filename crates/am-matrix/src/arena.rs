@@ -1,0 +1,200 @@
+//! The memory that a matrix lives in: the one place that turns offsets into addresses.
+
+use am_layout::{BlockHeader, Geometry, HEADER_BYTES, Offset, SectorGeometry, Word};
+
+use std::alloc::Layout;
+use std::any::Any;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// A stretch of memory, mapped for as long as the value lives.
+///
+/// Its address is private to the process; what is stored in it are offsets.
+pub struct Arena {
+    base: NonNull<u8>,
+    len_bytes: usize,
+    _owner: Box<dyn Any + Send + Sync>,
+}
+
+// SAFETY: an arena is an address range; all access goes through atomics, or through guards that
+// own what they point to.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Makes an arena of `len_bytes` at `base`, kept alive by `owner`.
+    ///
+    /// # Safety
+    /// * `base` is aligned to 4096 and valid for reads and writes of `len_bytes` while `owner`
+    ///   lives.
+    /// * Nobody in this process accesses these bytes except through the matrices made of them.
+    /// * Other processes do so only by this library: what they write elsewise is as dangerous to
+    ///   the payload that guards show as a debugger's write.
+    #[must_use]
+    pub unsafe fn new(
+        base: NonNull<u8>,
+        len_bytes: usize,
+        owner: Box<dyn Any + Send + Sync>,
+    ) -> Self {
+        debug_assert!(base.as_ptr().addr().is_multiple_of(4096));
+        Self { base, len_bytes, _owner: owner }
+    }
+
+    /// Makes a private arena of zeroes on the heap: a matrix for one process, and for tests.
+    ///
+    /// # Panics
+    /// When the heap has no `len_bytes` (1 ..= `isize::MAX`) left.
+    #[must_use]
+    pub fn heap(len_bytes: usize) -> Self {
+        struct Heap(NonNull<u8>, Layout);
+        // SAFETY: a heap block that only its arena uses.
+        unsafe impl Send for Heap {}
+        // SAFETY: as above.
+        unsafe impl Sync for Heap {}
+        impl Drop for Heap {
+            fn drop(&mut self) {
+                // SAFETY: allocated below with this layout, and freed only here.
+                unsafe { std::alloc::dealloc(self.0.as_ptr(), self.1) }
+            }
+        }
+        let layout = Layout::from_size_align(len_bytes.max(1), 4096).expect("a length that fits");
+        // SAFETY: the layout has at least one byte.
+        let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).expect("memory");
+        // SAFETY: aligned, valid, exclusive, and alive as long as `Heap`.
+        unsafe { Self::new(base, len_bytes, Box::new(Heap(base, layout))) }
+    }
+
+    /// Returns the address of the first byte.
+    #[inline]
+    #[must_use]
+    pub fn base(&self) -> *const u8 {
+        self.base.as_ptr()
+    }
+
+    /// Returns the length in bytes.
+    #[inline]
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// Returns `count` words at `at_bytes`; `None` when they do not lie inside, aligned.
+    ///
+    /// Only for the matrix's own region, which never is payload (I6).
+    pub(crate) fn words(&self, at_bytes: u64, count: u64) -> Option<*const [Word]> {
+        let end = at_bytes.checked_add(count.checked_mul(4)?)?;
+        if !at_bytes.is_multiple_of(4) || end > self.len_bytes as u64 {
+            return None;
+        }
+        let first = self.base().wrapping_add(at_bytes as usize).cast::<Word>();
+        Some(std::ptr::slice_from_raw_parts(first, count as usize))
+    }
+
+    /// Returns the address of a payload that a checked geometry places inside the arena.
+    #[inline]
+    pub(crate) fn payload(&self, offset: Offset) -> NonNull<u8> {
+        debug_assert!((offset.bytes() as usize) < self.len_bytes);
+        // SAFETY: inside the arena, as the caller checked against the geometry.
+        unsafe { self.base.add(offset.bytes() as usize) }
+    }
+
+    pub(crate) fn headers(&self, sector: &SectorGeometry) -> BlockHeaders<'_> {
+        let first = self.base().wrapping_add(sector.data_bytes as usize);
+        BlockHeaders { first, granule_shift: sector.granule_shift, _arena: PhantomData }
+    }
+}
+
+impl std::fmt::Debug for Arena {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Arena({:p}, {} bytes)", self.base, self.len_bytes)
+    }
+}
+
+/// The words of one sector; they point into the arena that stands beside them.
+#[derive(Debug)]
+pub(crate) struct SectorWords {
+    pub words: *const [Word],
+    pub index: *const [Word],
+    pub counters: *const [Word],
+}
+
+// SAFETY: the words are atomics in an arena that is itself shared.
+unsafe impl Send for SectorWords {}
+// SAFETY: as above.
+unsafe impl Sync for SectorWords {}
+
+/// Looks at words of the arena.
+///
+/// # Safety
+/// `words` came from [`Arena::words`] of an arena that outlives `'a`.
+#[inline]
+pub(crate) unsafe fn look<'a>(words: *const [Word]) -> &'a [Word] {
+    // SAFETY: inside the arena, aligned, and never payload, so only ever accessed as atomics.
+    unsafe { &*words }
+}
+
+/// The headers of a sector's blocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockHeaders<'a> {
+    first: *const u8,
+    granule_shift: u32,
+    _arena: PhantomData<&'a Arena>,
+}
+
+impl<'a> BlockHeaders<'a> {
+    /// The header of the block at granule `head`, below the sector's number of granules.
+    ///
+    /// The caller owns that block, so nobody else accesses its header (I6).
+    #[inline]
+    fn of(&self, head: u32) -> &'a BlockHeader {
+        let at = self.first.wrapping_add((head as usize) << self.granule_shift);
+        debug_assert!(at.addr().is_multiple_of(HEADER_BYTES));
+        // SAFETY: every granule of a checked geometry lies inside the arena and is at least a
+        // header long; the header is never part of a payload, and its words are atomics.
+        unsafe { &*at.cast::<BlockHeader>() }
+    }
+}
+
+impl am_tlsf::Headers for BlockHeaders<'_> {
+    #[inline]
+    fn left(&self, head: u32) -> Option<u32> {
+        self.of(head).left.load_relaxed().checked_sub(1)
+    }
+
+    #[inline]
+    fn set_left(&self, head: u32, left: u32) {
+        self.of(head).left.store_relaxed(left + 1);
+    }
+
+    /// The note is the payload bytes that were asked for.
+    #[inline]
+    fn set_note(&self, head: u32, note: u64) {
+        let [low, high] = &self.of(head).bytes;
+        low.store_relaxed(note as u32);
+        high.store_relaxed((note >> 32) as u32);
+    }
+}
+
+impl BlockHeaders<'_> {
+    /// The payload bytes that were asked for; an allegation.
+    pub(crate) fn bytes(&self, head: u32) -> u64 {
+        let [low, high] = &self.of(head).bytes;
+        u64::from(low.load_relaxed()) | u64::from(high.load_relaxed()) << 32
+    }
+}
+
+/// Reads the geometry out of an arena that a formatter has finished.
+pub(crate) fn read_geometry(arena: &Arena) -> Result<Geometry, crate::Error> {
+    let head = head_words(arena)?;
+    Ok(Geometry::read(head, arena.len_bytes as u64)?)
+}
+
+/// The words of the matrix's head, behind the guard's.
+pub(crate) fn head_words(arena: &Arena) -> Result<&[Word], crate::Error> {
+    let at = am_layout::GUARD_BYTES as u64;
+    let words = arena.words(at, am_layout::HEAD_WORDS as u64);
+    let words = words.ok_or(crate::Error::TooShort { bytes: arena.len_bytes as u64 })?;
+    // SAFETY: from this arena, which outlives the borrow.
+    Ok(unsafe { look(words) })
+}

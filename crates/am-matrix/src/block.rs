@@ -1,0 +1,192 @@
+//! Guards: blocks that one owner holds, and whose drop acks them.
+
+use crate::error::Error;
+use crate::matrix::Matrix;
+use am_layout::{Offset, State};
+use bytemuck::Pod;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// A block that this value owns alone: a byte buffer in the segment.
+///
+/// Dropping it gives the block back. [`into_offset`](Self::into_offset) gives it away instead, to
+/// whoever calls [`Matrix::from_offset`] with the offset, in this process or another.
+pub struct Block<'m> {
+    matrix: &'m Matrix,
+    offset: Offset,
+    payload: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the block owns its bytes as a `Box<[u8]>` does.
+unsafe impl Send for Block<'_> {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Block<'_> {}
+
+impl<'m> Block<'m> {
+    #[inline]
+    pub(crate) fn of(matrix: &'m Matrix, offset: Offset, len: usize) -> Self {
+        Self { matrix, offset, payload: matrix.arena().payload(offset), len }
+    }
+
+    /// Returns where the payload lies, the same in every mapping.
+    #[inline]
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// Returns how many bytes the block could hold without moving, at least its length.
+    #[must_use]
+    pub fn usable_size(&self) -> usize {
+        self.matrix.usable_bytes(self.offset).unwrap_or(self.len)
+    }
+
+    pub(crate) fn belongs_to(&self, matrix: &Matrix) -> bool {
+        std::ptr::eq(self.matrix.arena(), matrix.arena())
+    }
+
+    /// Gives the block away: it stays until somebody takes or acks the offset.
+    ///
+    /// # Panics
+    /// When the block's head was damaged by a peer that scribbles on the segment.
+    #[must_use = "the block stays until this offset is taken or acked"]
+    pub fn into_offset(self) -> Offset {
+        let block = ManuallyDrop::new(self);
+        block.matrix.give(block.offset).expect("a held block is given away by its only owner");
+        block.offset
+    }
+
+    /// Gives the block back, and reports what a drop cannot.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when a peer scribbled on the block's head; the block is lost then.
+    pub fn free(self) -> Result<(), Error> {
+        let block = ManuallyDrop::new(self);
+        block.matrix.ack_as(block.offset, State::Held)
+    }
+
+    /// Makes the block `bytes` long in place, if it has room or its right neighbour is free.
+    ///
+    /// The bytes added hold whatever lay there before.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] when it would have to move; nothing is changed then.
+    pub fn try_grow(&mut self, bytes: usize) -> Result<(), Error> {
+        if bytes > self.len {
+            self.matrix.grow(self.offset, bytes as u64)?;
+            self.len = bytes;
+        }
+        Ok(())
+    }
+
+    /// Makes the block `bytes` long (at least 1) in place; whole granules behind it go back.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when a peer scribbled on the block's head.
+    pub fn shrink(&mut self, bytes: usize) -> Result<(), Error> {
+        if bytes < self.len {
+            self.matrix.shrink(self.offset, bytes as u64)?;
+            self.len = bytes;
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Block<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the payload lies inside the arena, which the matrix keeps alive; the block is
+        // held, so nobody else accesses it; mapped bytes are always initialised.
+        unsafe { std::slice::from_raw_parts(self.payload.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Block<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.payload.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Block<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.matrix.ack_as(self.offset, State::Held).is_err() {
+            self.matrix.count_corrupt(self.offset);
+        }
+    }
+}
+
+impl std::fmt::Debug for Block<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Block({}, {} bytes)", self.offset, self.len)
+    }
+}
+
+/// A value of a plain-old-data type in a block of its own: a `Box` in the segment.
+pub struct TypedBlock<'m, T: Pod> {
+    block: Block<'m>,
+    _value: PhantomData<T>,
+}
+
+impl<'m, T: Pod> TypedBlock<'m, T> {
+    pub(crate) fn of(block: Block<'m>) -> Result<Self, Error> {
+        let expected_bytes = size_of::<T>() as u64;
+        if block.len as u64 != expected_bytes || !block.payload.cast::<T>().is_aligned() {
+            let (offset, bytes) = (block.offset, block.len as u64);
+            // Not ours to free: it goes back to being given away.
+            let _ = block.into_offset();
+            return Err(Error::WrongSize { offset, bytes, expected_bytes });
+        }
+        Ok(Self { block, _value: PhantomData })
+    }
+
+    /// Returns where the value lies, the same in every mapping.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        self.block.offset
+    }
+
+    /// Gives the block away, as [`Block::into_offset`].
+    ///
+    /// # Panics
+    /// As [`Block::into_offset`].
+    #[must_use = "the block stays until this offset is taken or acked"]
+    pub fn into_offset(self) -> Offset {
+        self.block.into_offset()
+    }
+
+    /// Returns the block as bytes.
+    #[must_use]
+    pub fn into_block(self) -> Block<'m> {
+        self.block
+    }
+}
+
+impl<T: Pod> Deref for TypedBlock<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        bytemuck::from_bytes(&self.block[..size_of::<T>()])
+    }
+}
+
+impl<T: Pod> DerefMut for TypedBlock<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        bytemuck::from_bytes_mut(&mut self.block[..size_of::<T>()])
+    }
+}
+
+impl<T: Pod + std::fmt::Debug> std::fmt::Debug for TypedBlock<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("TypedBlock").field(&**self).finish()
+    }
+}

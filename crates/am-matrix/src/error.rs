@@ -1,0 +1,163 @@
+//! What can go wrong, and what was seen.
+
+use am_layout::{BadGeometry, BadOffset, Offset, Seen};
+
+/// Which sector: a fault domain with a granule size of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SectorId {
+    /// Granules of 32 bytes.
+    Small,
+    /// Granules of 256 bytes.
+    Medium,
+    /// Granules of 4 KiB.
+    Large,
+}
+
+impl SectorId {
+    /// Every sector, in the order in which they lie in the segment.
+    pub const ALL: [SectorId; am_layout::SECTORS] =
+        [SectorId::Small, SectorId::Medium, SectorId::Large];
+}
+
+impl std::fmt::Display for SectorId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            SectorId::Small => "small",
+            SectorId::Medium => "medium",
+            SectorId::Large => "large",
+        })
+    }
+}
+
+/// An error of a matrix. Nothing was changed, unless the variant says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The sector has no free block that is long enough.
+    #[error(
+        "the {sector} sector is exhausted: {requested_bytes} bytes wanted, \
+         the largest free payload has {largest_free_bytes}"
+    )]
+    Exhausted {
+        /// The sector that the request was routed to (the last one tried, with a spill policy).
+        sector: SectorId,
+        /// Payload bytes asked for.
+        requested_bytes: u64,
+        /// Payload bytes of the longest free block seen.
+        largest_free_bytes: u64,
+    },
+    /// Nothing long enough was free, but blocks were on their way back: trying again may help.
+    #[error(
+        "the {sector} sector is contended: {requested_bytes} bytes wanted, \
+         the largest free payload has {largest_free_bytes}, and blocks are in flight"
+    )]
+    Contended {
+        /// The sector that the request was routed to.
+        sector: SectorId,
+        /// Payload bytes asked for.
+        requested_bytes: u64,
+        /// Payload bytes of the longest free block seen.
+        largest_free_bytes: u64,
+    },
+    /// No block of this segment can ever be that large.
+    #[error("{requested_bytes} bytes can never fit: the {sector} sector holds {largest_bytes}")]
+    TooLarge {
+        /// The sector that the request was routed to.
+        sector: SectorId,
+        /// Payload bytes asked for.
+        requested_bytes: u64,
+        /// Payload bytes of the sector when it is empty.
+        largest_bytes: u64,
+    },
+    /// Payloads cannot be aligned to more than 4096 bytes.
+    #[error("alignment {align_bytes} is above 4096 bytes")]
+    AlignmentTooLarge {
+        /// The alignment asked for.
+        align_bytes: usize,
+    },
+    /// The offset is no payload of any sector.
+    #[error("offset {offset} is not where a payload can begin")]
+    NotAPayload {
+        /// The offset given.
+        offset: Offset,
+    },
+    /// The block is not in use, or belongs to a guard: a double ack, a stale or forged offset.
+    #[error("offset {offset} belongs to no allocated block: there is {seen}")]
+    NotAllocated {
+        /// The offset given.
+        offset: Offset,
+        /// What the granule's word says.
+        seen: Seen,
+    },
+    /// The guard's block is no longer held: somebody scribbled on the segment.
+    #[error("the block held at {offset} was damaged: there is {seen}")]
+    Corrupt {
+        /// The block's offset.
+        offset: Offset,
+        /// What the granule's word says.
+        seen: Seen,
+    },
+    /// The block to the right is not free, or not long enough.
+    #[error("no room to grow in place to {requested_bytes} bytes")]
+    NoRoom {
+        /// Payload bytes asked for.
+        requested_bytes: u64,
+    },
+    /// A block has another size than the type needs.
+    #[error("the block at {offset} has {bytes} bytes, the type {expected_bytes}")]
+    WrongSize {
+        /// The offset given.
+        offset: Offset,
+        /// Bytes of the block's payload.
+        bytes: u64,
+        /// Bytes that the type needs.
+        expected_bytes: u64,
+    },
+    /// The base pointer is not where this process mapped the segment.
+    #[error("base pointer {given:#x} is not this mapping's base {expected:#x}")]
+    WrongBase {
+        /// The address given.
+        given: usize,
+        /// The address of the mapping.
+        expected: usize,
+    },
+    /// The relative pointer was made from bytes that no offset can express.
+    #[error("a wild relative pointer: no multiple of 32 bytes below 128 GiB")]
+    WildPointer,
+    /// As [`WildPointer`](Self::WildPointer), with the offset.
+    #[error(transparent)]
+    BadOffset(#[from] BadOffset),
+    /// The percentages of the small and medium sector add up to more than 100.
+    #[error("small {small} % and medium {medium} % are more than 100 %")]
+    SplitAbove100 {
+        /// Percent for the small sector.
+        small: u8,
+        /// Percent for the medium sector.
+        medium: u8,
+    },
+    /// The segment cannot hold its own metadata and a block per sector.
+    #[error("{size_bytes} bytes are too few: {minimum_bytes} is the smallest size that works")]
+    TooSmall {
+        /// The size asked for.
+        size_bytes: u64,
+        /// The smallest size that works with this split.
+        minimum_bytes: u64,
+    },
+    /// The segment is longer than offsets reach, or than this process can map.
+    #[error("{size_bytes} bytes are more than the {maximum_bytes} that offsets reach")]
+    SegmentTooLarge {
+        /// The size asked for.
+        size_bytes: u64,
+        /// The largest size.
+        maximum_bytes: u64,
+    },
+    /// The memory is shorter than a segment's head.
+    #[error("{bytes} bytes are shorter than the head of a segment")]
+    TooShort {
+        /// Bytes there are.
+        bytes: u64,
+    },
+    /// The geometry in the segment's head breaks a rule.
+    #[error(transparent)]
+    BadGeometry(#[from] BadGeometry),
+}

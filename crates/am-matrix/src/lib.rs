@@ -1,0 +1,48 @@
+//! The matrix: an allocator for any sizes over one arena, for many threads and processes.
+//!
+//! * An [`Arena`] is the memory; where it comes from is not this crate's business.
+//! * [`plan`] lays a segment out: small, medium and large sector, each a fault domain.
+//! * A [`Matrix`] routes each request to its sector and hands out blocks, either as guards
+//!   ([`Block`], [`TypedBlock`]) whose drop gives them back, or as an [`Offset`] that means the same
+//!   in every mapping.
+//! * [`Matrix::stats`], [`Matrix::check`] and [`Matrix::heap_map`] look at it from outside.
+//!
+//! The algorithm is in `am-tlsf` (search and carve) and `am-ripple` (ack, merge, heal); this crate
+//! adds what touches addresses. Its `unsafe` is in [`Arena`] and in the guards' slices.
+//!
+//! ```
+//! use am_matrix::{Arena, Matrix, plan};
+//!
+//! let size_bytes = 1 << 20;
+//! let matrix = Matrix::format(Arena::heap(size_bytes), &plan(size_bytes as u64, 40, 30)?)?;
+//!
+//! let mut block = matrix.allocate(100)?;
+//! block[..5].copy_from_slice(b"hello");
+//! let offset = block.into_offset(); // hand this over, in a message or in shared memory
+//!
+//! let block = matrix.from_offset(offset)?; // one taker wins
+//! assert_eq!(&block[..5], b"hello");
+//! assert!(matrix.from_offset(offset).is_err());
+//! drop(block); // given back, merged
+//! assert!(matrix.check().is_empty());
+//! # Ok::<(), am_matrix::Error>(())
+//! ```
+
+#![cfg(not(loom))] // the model check runs the algorithm crates; here words lie in real memory
+
+mod arena;
+mod block;
+mod error;
+mod lanes;
+mod matrix;
+mod plan;
+mod resize;
+mod stats;
+
+pub use am_layout::{Geometry, Offset, RelativePtr, Seen, State};
+pub use arena::Arena;
+pub use block::{Block, TypedBlock};
+pub use error::{Error, SectorId};
+pub use matrix::{Matrix, Spill};
+pub use plan::plan;
+pub use stats::{SectorStats, Stats, Violation};

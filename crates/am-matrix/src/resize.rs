@@ -1,0 +1,153 @@
+//! Changing blocks in place, typed values, and many blocks at once.
+
+use crate::block::{Block, TypedBlock};
+use crate::error::Error;
+use crate::matrix::{Matrix, Place, not_allocated};
+use am_layout::{Offset, State};
+use am_ripple::Want;
+use am_tlsf::Headers;
+use bytemuck::Pod;
+use std::alloc::Layout;
+
+/// Blocks that one carve of [`Matrix::allocate_many`] takes at the most.
+const BATCH_MAX: usize = 256;
+
+impl Matrix {
+    /// Allocates a block for `value`, aligned for its type.
+    ///
+    /// # Errors
+    /// As [`allocate_aligned`](Self::allocate_aligned).
+    pub fn allocate_value<T: Pod>(&self, value: T) -> Result<TypedBlock<'_, T>, Error> {
+        let mut block = TypedBlock::of(self.allocate_aligned(Layout::new::<T>())?)?;
+        *block = value;
+        Ok(block)
+    }
+
+    /// Takes a value that was given away, as [`from_offset`](Self::from_offset).
+    ///
+    /// # Errors
+    /// As [`from_offset`](Self::from_offset), and [`Error::WrongSize`] when the block is not
+    /// exactly as long as the type; it stays given away then.
+    pub fn value_from_offset<T: Pod>(&self, offset: Offset) -> Result<TypedBlock<'_, T>, Error> {
+        TypedBlock::of(self.from_offset(offset)?)
+    }
+
+    /// Allocates `count` blocks of `bytes` each, or none.
+    ///
+    /// Where free blocks are long enough, one carve serves many of them, side by side.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate); nothing is allocated then.
+    pub fn allocate_many(&self, count: usize, bytes: usize) -> Result<Vec<Block<'_>>, Error> {
+        let mut blocks = Vec::with_capacity(count.min(1 << 16));
+        while blocks.len() < count {
+            let missing = count - blocks.len();
+            if missing > 1 && self.carve_batch(missing.min(BATCH_MAX), bytes, &mut blocks) {
+                continue;
+            }
+            match self.allocate(bytes) {
+                Ok(block) => blocks.push(block),
+                Err(error) => {
+                    self.free_many(blocks);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Carves one block for `count` and splits it; false, and nothing done, when there is none.
+    fn carve_batch<'m>(&'m self, count: usize, bytes: usize, into: &mut Vec<Block<'m>>) -> bool {
+        let Some(place) = self.place(self.route(bytes as u64)) else { return false };
+        let Some(piece) = place.geometry.granules_for(bytes.max(1) as u64) else { return false };
+        // By hints only: a walk for a whole batch would be paid again for each half of it.
+        let mut pieces = count as u32;
+        while pieces > 1 {
+            let len = piece.checked_mul(pieces).filter(|&len| len <= place.geometry.granules);
+            let want = len.map(|len| Want::new(len, State::Held));
+            let Some(carved) = want.and_then(|want| place.sector.carve(place.lane, want)) else {
+                pieces /= 2;
+                continue;
+            };
+            let made = am_ripple::split(&place.sector, carved.head, piece).unwrap_or(0);
+            for number in 0..made {
+                let head = carved.head + number * piece;
+                place.sector.headers.set_note(head, bytes as u64);
+                into.push(Block::of(self, place.offset_of(head), bytes));
+            }
+            return made > 0;
+        }
+        false
+    }
+
+    /// Gives many blocks back; those that lie side by side merge before they go.
+    ///
+    /// Blocks of another matrix are given back to theirs.
+    pub fn free_many<'m>(&'m self, blocks: impl IntoIterator<Item = Block<'m>>) {
+        let mut heads: [Vec<u32>; am_layout::SECTORS] = Default::default();
+        for block in blocks {
+            if !block.belongs_to(self) {
+                continue; // dropped, and so given back
+            }
+            if let Ok((place, granule)) = self.locate(block.offset()) {
+                heads[place.id as usize].push(granule);
+                std::mem::forget(block);
+            }
+        }
+        for place in self.places() {
+            let heads = &mut heads[place.id as usize];
+            if am_ripple::ack_many(&place.sector, place.lane, heads, State::Held).is_err() {
+                place.sector.count(am_layout::Event::Corrupt);
+            }
+        }
+    }
+
+    /// Returns how many payload bytes the block at `offset` can hold; `None` when none is in use.
+    #[must_use]
+    pub fn usable_bytes(&self, offset: Offset) -> Option<usize> {
+        let (place, granule) = self.locate(offset).ok()?;
+        match place.sector.seen_at(granule) {
+            am_layout::Seen::Head(State::Allocated | State::Held, len) => {
+                Some(place.geometry.usable_bytes(len) as usize)
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn give(&self, offset: Offset) -> Result<(), Error> {
+        let (place, granule) = self.locate(offset)?;
+        am_ripple::give(&place.sector, granule).map(|_| ()).map_err(|w| not_allocated(offset, w))
+    }
+
+    pub(crate) fn grow(&self, offset: Offset, bytes: u64) -> Result<(), Error> {
+        let no_room = Error::NoRoom { requested_bytes: bytes };
+        let (place, granule) = self.locate(offset)?;
+        let len = granules(&place, bytes).ok_or(no_room)?;
+        let grown = am_ripple::grow(&place.sector, place.lane, granule, len)
+            .map_err(|wrong| not_allocated(offset, wrong))?;
+        if !grown {
+            return Err(no_room);
+        }
+        place.sector.headers.set_note(granule, bytes);
+        Ok(())
+    }
+
+    pub(crate) fn shrink(&self, offset: Offset, bytes: u64) -> Result<(), Error> {
+        let (place, granule) = self.locate(offset)?;
+        let len = granules(&place, bytes).ok_or(Error::NoRoom { requested_bytes: bytes })?;
+        am_ripple::shrink(&place.sector, place.lane, granule, len)
+            .map_err(|wrong| not_allocated(offset, wrong))?;
+        place.sector.headers.set_note(granule, bytes);
+        Ok(())
+    }
+
+    pub(crate) fn count_corrupt(&self, offset: Offset) {
+        if let Ok((place, _)) = self.locate(offset) {
+            place.sector.count(am_layout::Event::Corrupt);
+        }
+    }
+}
+
+fn granules(place: &Place<'_>, bytes: u64) -> Option<u32> {
+    place.geometry.granules_for(bytes.max(1))
+}

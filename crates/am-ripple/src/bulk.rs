@@ -1,0 +1,80 @@
+//! Many blocks at once: one carve that is split, one ripple for blocks that lie side by side.
+
+use crate::ack::{WrongState, resize, transition};
+use crate::ripple::{Range, ripple};
+use am_layout::{INTERIOR, Seen, State, head};
+use am_tlsf::{Headers, Lane, Sector};
+
+/// Splits a held block into held blocks of `piece` granules each; returns how many there are.
+///
+/// The last one keeps what does not divide. The blocks begin at `at`, `at + piece`, … Wait-free.
+///
+/// # Errors
+/// [`WrongState`] when the block is not held or shorter than `piece`; nothing is changed then.
+pub fn split<H: Headers>(sector: &Sector<'_, H>, at: u32, piece: u32) -> Result<u32, WrongState> {
+    let seen = sector.seen_at(at);
+    let wrong = WrongState { granule: at, expected: State::Held, seen };
+    let Seen::Head(State::Held, len) = seen else { return Err(wrong) };
+    let pieces = len.checked_div(piece).unwrap_or(0);
+    if pieces == 0 {
+        return Err(wrong);
+    }
+    for number in (1..pieces).rev() {
+        let start = at + number * piece;
+        let end = if number + 1 == pieces { at + len } else { start + piece };
+        sector.headers.set_left(start, start - piece);
+        sector.store_tail(start, end - start);
+        // Release (E2): the piece is whole. Until the first head shrinks, below, it lies inside
+        // the block that is ours, where nobody looks for a head.
+        sector.word(start).store(head(State::Held, end - start));
+    }
+    if pieces > 1 {
+        sector.store_tail(at, piece);
+        resize(sector, at, len, piece)?;
+    }
+    Ok(pieces)
+}
+
+/// Gives many blocks back; those that lie side by side go as one range, by one ripple.
+///
+/// `blocks` are granules of heads, in any order; they are sorted in place. Each must be in state
+/// `from`. All that are go back; the first that is not is reported. Lock-free, bounded.
+///
+/// # Errors
+/// The first [`WrongState`], after every other block went back.
+pub fn ack_many<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane,
+    blocks: &mut [u32],
+    from: State,
+) -> Result<(), WrongState> {
+    blocks.sort_unstable();
+    let mut first_wrong = Ok(());
+    let mut run: Option<Range> = None;
+    for &at in &*blocks {
+        let len = match transition(sector, at, from, State::Acked) {
+            Ok(len) => len,
+            Err(wrong) => {
+                first_wrong = first_wrong.and(Err(wrong));
+                continue;
+            }
+        };
+        run = match run {
+            Some(run) if run.end() == at => {
+                // Relaxed: ours (I3); the run's last read-modify-write publishes it (E1).
+                sector.word(at).store_relaxed(INTERIOR);
+                Some(Range { head: run.head, len: run.len + len })
+            }
+            other => {
+                if let Some(run) = other {
+                    ripple(sector, lane, run);
+                }
+                Some(Range { head: at, len })
+            }
+        };
+    }
+    if let Some(run) = run {
+        ripple(sector, lane, run);
+    }
+    first_wrong
+}

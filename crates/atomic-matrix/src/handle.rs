@@ -1,0 +1,77 @@
+//! A matrix in a segment.
+
+use crate::builder::Builder;
+use am_shm::{Hugepages, Mapping, Segment};
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+/// An allocator in a shared-memory segment.
+///
+/// Everything about blocks is [`am_matrix::Matrix`]'s, which this derefs to; this adds the segment.
+/// Cloning is cheap, and clones may be used by any threads at once.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    core: am_matrix::Matrix,
+    segment: Arc<Segment>,
+}
+
+impl Matrix {
+    pub(crate) fn new(core: am_matrix::Matrix, segment: Segment) -> Self {
+        Self { core, segment: Arc::new(segment) }
+    }
+
+    /// Starts the settings for a matrix.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Removes the segment's name; mappings that exist live on, and the memory goes with the last.
+    ///
+    /// # Errors
+    /// A segment that has no name, or whose name by now means another file, is left alone.
+    pub fn destroy(&self) -> Result<(), am_shm::Error> {
+        self.segment.destroy()
+    }
+
+    /// Returns the path of the segment's file; `None` for a memfd or an attached descriptor.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.segment.place()
+    }
+
+    /// Tells what the kernel made of the request for huge pages.
+    #[must_use]
+    pub fn hugepages(&self) -> Hugepages {
+        self.segment.hugepages()
+    }
+
+    /// Tells whether this handle formatted the segment, rather than finding it ready.
+    #[must_use]
+    pub fn formatted_here(&self) -> bool {
+        self.segment.formatted_here()
+    }
+
+    /// Returns the mapping.
+    #[must_use]
+    pub fn mapping(&self) -> &Mapping {
+        self.segment.mapping()
+    }
+}
+
+impl Deref for Matrix {
+    type Target = am_matrix::Matrix;
+
+    #[inline]
+    fn deref(&self) -> &am_matrix::Matrix {
+        &self.core
+    }
+}
+
+impl AsFd for Matrix {
+    /// The descriptor of the segment's file, to pass to another process.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.segment.as_fd()
+    }
+}
