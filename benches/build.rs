@@ -1,0 +1,42 @@
+//! Compiles the Boost.Interprocess shim when the Boost headers are there.
+
+/// Looked at again on every build while Boost is absent, so that installing it is noticed.
+const BOOST_VERSION_HEADER: &str = "/usr/include/boost/version.hpp";
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=shim");
+    // What decides where the headers are looked for; the silent probe does not say so itself.
+    for variable in ["CXX", "CXXFLAGS", "CPATH", "CPLUS_INCLUDE_PATH"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+
+    if !boost_is_installed() {
+        println!("cargo::rerun-if-changed={BOOST_VERSION_HEADER}");
+        println!(
+            "cargo::warning=Boost headers absent: the Boost.Interprocess peer will be skipped"
+        );
+        return;
+    }
+    // From here on a compile error is a fault of the shim and must stop the build.
+    cpp("shim/boost.cpp").compile("am_boost");
+    println!("cargo::rustc-link-lib=rt"); // shm_open, in older C libraries
+    println!("cargo::rustc-cfg=have_boost");
+}
+
+/// Tells whether a file that includes nothing but the needed header compiles.
+fn boost_is_installed() -> bool {
+    cpp("shim/probe.cpp")
+        .cargo_metadata(false)
+        .cargo_warnings(false)
+        .try_compile("am_probe")
+        .is_ok()
+}
+
+fn cpp(file: &str) -> cc::Build {
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").file(file).define("NDEBUG", None);
+    // Boost's own headers are not ours to keep free of warnings.
+    build.warnings(false);
+    build
+}

@@ -1,0 +1,83 @@
+//! Boost.Interprocess: red-black-tree best fit in shared memory, under one mutex.
+
+#[cfg(have_boost)]
+pub use linked::{Boost, version};
+
+/// Returns the version of Boost: none in this build.
+#[cfg(not(have_boost))]
+pub fn version() -> &'static str {
+    ""
+}
+
+#[cfg(have_boost)]
+mod linked {
+    use std::ffi::{CStr, CString, c_char, c_void};
+    use std::ptr::NonNull;
+
+    use anyhow::{Context, Result};
+    use uuid::Uuid;
+
+    use crate::heap::Heap;
+
+    // Implemented by shim/boost.cpp.
+    unsafe extern "C" {
+        safe fn am_boost_version() -> *const c_char;
+        fn am_boost_create(name: *const c_char, bytes: usize) -> *mut c_void;
+        fn am_boost_allocate(segment: *mut c_void, bytes: usize) -> *mut c_void;
+        fn am_boost_deallocate(segment: *mut c_void, block: *mut c_void);
+        fn am_boost_destroy(segment: *mut c_void, name: *const c_char);
+    }
+
+    /// Returns the version of the headers, such as `1_74`.
+    pub fn version() -> &'static str {
+        // SAFETY: the shim returns a string literal.
+        unsafe { CStr::from_ptr(am_boost_version()) }.to_str().unwrap_or("")
+    }
+
+    /// One `managed_shared_memory`.
+    pub struct Boost {
+        segment: NonNull<c_void>,
+        name: CString,
+    }
+
+    // SAFETY: managed_shared_memory locks its mutex inside allocate and deallocate.
+    unsafe impl Sync for Boost {}
+
+    impl Heap for Boost {
+        type Block = NonNull<u8>;
+
+        fn create(id: Uuid, segment_bytes: usize) -> Result<Self> {
+            let name = CString::new(id.to_string())?;
+            // SAFETY: `name` is a NUL-terminated string that outlives the call.
+            let segment = unsafe { am_boost_create(name.as_ptr(), segment_bytes) };
+            let segment = NonNull::new(segment).context("Boost cannot create its segment")?;
+            Ok(Self { segment, name })
+        }
+
+        #[inline(always)]
+        fn alloc(&self, bytes: usize) -> Option<Self::Block> {
+            // SAFETY: the segment lives as long as `self`.
+            NonNull::new(unsafe { am_boost_allocate(self.segment.as_ptr(), bytes) })
+                .map(NonNull::cast)
+        }
+
+        #[inline(always)]
+        fn payload(&self, block: Self::Block) -> NonNull<u8> {
+            block
+        }
+
+        #[inline(always)]
+        unsafe fn free(&self, block: Self::Block, _bytes: usize) -> bool {
+            // SAFETY: the caller hands back a live block of this segment.
+            unsafe { am_boost_deallocate(self.segment.as_ptr(), block.as_ptr().cast()) };
+            true
+        }
+    }
+
+    impl Drop for Boost {
+        fn drop(&mut self) {
+            // SAFETY: the segment came from `am_boost_create` and is not used after this.
+            unsafe { am_boost_destroy(self.segment.as_ptr(), self.name.as_ptr()) };
+        }
+    }
+}

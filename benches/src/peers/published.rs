@@ -1,0 +1,57 @@
+//! atomic-matrix 0.4.1 as published. It hands out overlapping blocks and crashes, which is why
+//! every cell runs in a process of its own.
+
+use std::ptr::NonNull;
+
+use anyhow::{Result, anyhow};
+use published::core::handlers::{HandlerFunctions, MatrixHandler};
+use published::core::matrix::helpers::HEADER_SPACE;
+use published::core::matrix::{AtomicMatrix, BlockHeader, RelativePtr};
+use uuid::Uuid;
+
+use crate::heap::Heap;
+
+/// One published matrix.
+pub struct Published {
+    handler: MatrixHandler,
+}
+
+impl Heap for Published {
+    /// The payload's offset from the base, in bytes.
+    type Block = u32;
+
+    fn create(id: Uuid, segment_bytes: usize) -> Result<Self> {
+        let handler = AtomicMatrix::bootstrap(Some(id.to_string()), segment_bytes)
+            .map_err(|error| anyhow!("the published matrix cannot start: {error:?}"))?;
+        Ok(Self { handler })
+    }
+
+    #[inline(always)]
+    fn alloc(&self, bytes: usize) -> Option<Self::Block> {
+        let bytes = u32::try_from(bytes).ok()?;
+        let block = self.handler.matrix().allocate(self.handler.base_ptr(), bytes).ok()?;
+        Some(block.offset())
+    }
+
+    #[inline(always)]
+    fn payload(&self, block: Self::Block) -> NonNull<u8> {
+        let address = self.handler.base_ptr().cast_mut().wrapping_add(block as usize);
+        NonNull::new(address).expect("a mapping does not reach address zero")
+    }
+
+    #[inline(always)]
+    unsafe fn free(&self, block: Self::Block, _bytes: usize) -> bool {
+        let header = RelativePtr::<BlockHeader>::new(block - HEADER_SPACE);
+        self.handler.matrix().ack(&header, self.handler.base_ptr());
+        true
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        // SAFETY: nobody else attached to this matrix.
+        if let Err(error) = unsafe { self.handler.die() } {
+            eprintln!("cannot remove the published matrix: {error:?}");
+        }
+    }
+}

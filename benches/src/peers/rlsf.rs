@@ -1,0 +1,55 @@
+//! rlsf: TLSF over a private arena, behind std's Mutex.
+
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use uuid::Uuid;
+
+use super::arena::Arena;
+use crate::heap::Heap;
+
+/// The alignment asked for: that of malloc.
+const ALIGN: usize = 16;
+
+/// 28 first-level lists reach from 32 B to 8 GiB; 32 subdivisions each.
+type Tlsf = rlsf::Tlsf<'static, u32, u32, 28, 32>;
+
+/// A TLSF pool and its lock.
+pub struct Rlsf {
+    // Declared before the arena: dropped before it is unmapped.
+    tlsf: Mutex<Tlsf>,
+    _arena: Arena,
+}
+
+impl Heap for Rlsf {
+    type Block = NonNull<u8>;
+
+    fn create(_id: Uuid, segment_bytes: usize) -> Result<Self> {
+        let arena = Arena::map(segment_bytes)?;
+        let mut tlsf = Tlsf::new();
+        // SAFETY: the region belongs to this pool alone and is unmapped after it is dropped.
+        unsafe { tlsf.insert_free_block_ptr(arena.region()) }.context("rlsf refuses the arena")?;
+        Ok(Self { tlsf: Mutex::new(tlsf), _arena: arena })
+    }
+
+    #[inline(always)]
+    fn alloc(&self, bytes: usize) -> Option<Self::Block> {
+        let layout = Layout::from_size_align(bytes, ALIGN).ok()?;
+        self.tlsf.lock().unwrap_or_else(PoisonError::into_inner).allocate(layout)
+    }
+
+    #[inline(always)]
+    fn payload(&self, block: Self::Block) -> NonNull<u8> {
+        block
+    }
+
+    #[inline(always)]
+    unsafe fn free(&self, block: Self::Block, _bytes: usize) -> bool {
+        let mut tlsf = self.tlsf.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller hands back a live block of this pool, allocated with ALIGN.
+        unsafe { tlsf.deallocate(block, ALIGN) };
+        true
+    }
+}
