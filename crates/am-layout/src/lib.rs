@@ -41,5 +41,7 @@ pub use geometry::{
 pub use guard::{GUARD_BYTES, GUARD_WORDS};
 pub use header::{BlockHeader, HEADER_BYTES};
 pub use offset::{BadOffset, OFFSET_UNIT_BYTES, Offset, REACH_BYTES, RelativePtr};
-pub use state::{INTERIOR, LEN_MAX, Seen, State, VALUE_BITS, free_len, head, tail, tail_distance};
+pub use state::{
+    INTERIOR, LEN_MAX, Seen, State, VALUE_BITS, free_len, head, len_in, tail, tail_distance,
+};
 pub use word::Word;

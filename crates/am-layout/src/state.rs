@@ -21,7 +21,6 @@ pub const VALUE_BITS: u32 = 29;
 /// Largest length of a block, and so of a sector, in granules.
 pub const LEN_MAX: u32 = (1 << VALUE_BITS) - 1;
 
-const TAG_INTERIOR: u32 = 0;
 const TAG_TAIL: u32 = 1;
 const TAG_FREE: u32 = 2;
 const TAG_ALLOCATED: u32 = 3;
@@ -60,6 +59,7 @@ impl State {
         State::Coalescing,
     ];
 
+    #[inline]
     const fn tag(self) -> u32 {
         match self {
             State::Free => TAG_FREE,
@@ -88,11 +88,19 @@ pub const fn tail(distance: u32) -> u32 {
     TAG_TAIL << VALUE_BITS | distance
 }
 
+/// Returns the length in granules when `word` is the head of a block in `state`.
+#[inline]
+#[must_use]
+pub const fn len_in(word: u32, state: State) -> Option<u32> {
+    let len = word & LEN_MAX;
+    if word >> VALUE_BITS == state.tag() && len != 0 { Some(len) } else { None }
+}
+
 /// Returns the length in granules when `word` is a free head.
 #[inline]
 #[must_use]
 pub const fn free_len(word: u32) -> Option<u32> {
-    if word >> VALUE_BITS == TAG_FREE && word & LEN_MAX != 0 { Some(word & LEN_MAX) } else { None }
+    len_in(word, State::Free)
 }
 
 /// Returns the distance back to the head when `word` is a tail.
@@ -120,20 +128,22 @@ impl Seen {
     #[inline]
     #[must_use]
     pub const fn decode(word: u32) -> Self {
-        let value = word & LEN_MAX;
-        let state = match word >> VALUE_BITS {
-            TAG_INTERIOR if value == 0 => return Seen::Interior,
-            TAG_TAIL if value != 0 => return Seen::Tail(value),
-            _ if value == 0 => return Seen::Illegal(word),
-            TAG_INTERIOR => return Seen::Illegal(word),
-            TAG_FREE => State::Free,
-            TAG_ALLOCATED => State::Allocated,
-            TAG_HELD => State::Held,
-            TAG_ACKED => State::Acked,
-            TAG_COALESCING => State::Coalescing,
-            _ => State::Cached,
+        const STATES: [Option<State>; 8] = {
+            let mut states = [None; 8];
+            let mut i = 0;
+            while i < State::ALL.len() {
+                states[State::ALL[i].tag() as usize] = Some(State::ALL[i]);
+                i += 1;
+            }
+            states
         };
-        Seen::Head(state, value)
+        let value = word & LEN_MAX;
+        match STATES[(word >> VALUE_BITS) as usize] {
+            Some(state) if value != 0 => Seen::Head(state, value),
+            None if word == INTERIOR => Seen::Interior,
+            None if word >> VALUE_BITS == TAG_TAIL && value != 0 => Seen::Tail(value),
+            _ => Seen::Illegal(word),
+        }
     }
 }
 

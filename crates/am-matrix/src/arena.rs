@@ -82,13 +82,14 @@ impl Arena {
     /// Returns `count` words at `at_bytes`; `None` when they do not lie inside, aligned.
     ///
     /// Only for the matrix's own region, which never is payload (I6).
-    pub(crate) fn words(&self, at_bytes: u64, count: u64) -> Option<*const [Word]> {
+    pub(crate) fn words(&self, at_bytes: u64, count: u64) -> Option<&[Word]> {
         let end = at_bytes.checked_add(count.checked_mul(4)?)?;
         if !at_bytes.is_multiple_of(4) || end > self.len_bytes as u64 {
             return None;
         }
         let first = self.base().wrapping_add(at_bytes as usize).cast::<Word>();
-        Some(std::ptr::slice_from_raw_parts(first, count as usize))
+        // SAFETY: inside the arena, aligned, and only ever accessed as atomics.
+        Some(unsafe { std::slice::from_raw_parts(first, count as usize) })
     }
 
     /// Returns the address of a payload that a checked geometry places inside the arena.
@@ -111,29 +112,6 @@ impl std::fmt::Debug for Arena {
     }
 }
 
-/// The words of one sector; they point into the arena that stands beside them.
-#[derive(Debug)]
-pub(crate) struct SectorWords {
-    pub words: *const [Word],
-    pub index: *const [Word],
-    pub counters: *const [Word],
-}
-
-// SAFETY: the words are atomics in an arena that is itself shared.
-unsafe impl Send for SectorWords {}
-// SAFETY: as above.
-unsafe impl Sync for SectorWords {}
-
-/// Looks at words of the arena.
-///
-/// # Safety
-/// `words` came from [`Arena::words`] of an arena that outlives `'a`.
-#[inline]
-pub(crate) unsafe fn look<'a>(words: *const [Word]) -> &'a [Word] {
-    // SAFETY: inside the arena, aligned, and never payload, so only ever accessed as atomics.
-    unsafe { &*words }
-}
-
 /// The headers of a sector's blocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockHeaders<'a> {
@@ -141,6 +119,11 @@ pub(crate) struct BlockHeaders<'a> {
     granule_shift: u32,
     _arena: PhantomData<&'a Arena>,
 }
+
+// SAFETY: an address in an arena, which is itself shared; each header has one owner at a time.
+unsafe impl Send for BlockHeaders<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for BlockHeaders<'_> {}
 
 impl<'a> BlockHeaders<'a> {
     /// The header of the block at granule `head`, below the sector's number of granules.
@@ -194,7 +177,5 @@ pub(crate) fn read_geometry(arena: &Arena) -> Result<Geometry, crate::Error> {
 pub(crate) fn head_words(arena: &Arena) -> Result<&[Word], crate::Error> {
     let at = am_layout::GUARD_BYTES as u64;
     let words = arena.words(at, am_layout::HEAD_WORDS as u64);
-    let words = words.ok_or(crate::Error::TooShort { bytes: arena.len_bytes as u64 })?;
-    // SAFETY: from this arena, which outlives the borrow.
-    Ok(unsafe { look(words) })
+    words.ok_or(crate::Error::TooShort { bytes: arena.len_bytes as u64 })
 }

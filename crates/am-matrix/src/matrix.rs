@@ -1,12 +1,12 @@
 //! The matrix: sectors over one arena, and the way from bytes to granules and back.
 
-use crate::arena::{Arena, BlockHeaders, SectorWords, head_words, look, read_geometry};
+use crate::arena::{Arena, BlockHeaders, head_words, read_geometry};
 use crate::block::Block;
 use crate::error::{Error, SectorId};
 use crate::lanes::Lanes;
 use am_layout::{
-    COUNTER_WORDS, GUARD_WORDS, Geometry, HEAD_WORDS, HEADER_BYTES, Offset, SECTOR_ALIGN_BYTES,
-    SECTORS, Seen, State,
+    BadGeometry, COUNTER_WORDS, GUARD_WORDS, Geometry, HEAD_WORDS, OFFSET_UNIT_BYTES, Offset,
+    SECTOR_ALIGN_BYTES, SECTORS, SectorGeometry, State,
 };
 use am_ripple::{Carved, NoBlock, Want, WrongState};
 use am_tlsf::{Index, IndexShape, Lane, Sector};
@@ -38,25 +38,24 @@ pub struct Matrix {
 
 #[derive(Debug)]
 struct Inner {
-    arena: Arena,
-    geometry: Geometry,
-    sectors: [Option<Part>; SECTORS],
+    /// Views into `arena`, which stands below and lives as long.
+    parts: [Option<Part<'static>>; SECTORS],
+    /// First 32-byte unit of each sector; the largest number when it is absent.
+    starts: [u32; SECTORS],
     lanes: Lanes,
+    geometry: Geometry,
+    arena: Arena,
 }
 
-/// What is private to this process about one sector.
+/// One sector, as this process sees it.
 #[derive(Debug)]
-struct Part {
-    shape: IndexShape,
-    words: SectorWords,
-}
-
-/// One sector with its lane.
-pub(crate) struct Place<'a> {
+pub(crate) struct Part<'a> {
     pub id: SectorId,
     pub sector: Sector<'a, BlockHeaders<'a>>,
-    pub lane: &'a Lane,
-    pub geometry: &'a am_layout::SectorGeometry,
+    pub geometry: SectorGeometry,
+    first_unit: u32,
+    /// Units of 32 bytes per granule, as a power of two.
+    unit_shift: u32,
 }
 
 impl Matrix {
@@ -70,8 +69,8 @@ impl Matrix {
         geometry.validate(arena.len_bytes() as u64)?;
         geometry.write(head_words(&arena)?);
         let matrix = Self::attach(arena)?;
-        for place in matrix.places() {
-            am_ripple::format(&place.sector, place.lane);
+        for part in matrix.parts() {
+            am_ripple::format(&part.sector, matrix.lane(part));
         }
         Ok(matrix)
     }
@@ -84,13 +83,19 @@ impl Matrix {
     /// [`Error::TooShort`] or [`Error::BadGeometry`] when the arena holds no valid matrix.
     pub fn attach(arena: Arena) -> Result<Self, Error> {
         let geometry = read_geometry(&arena)?;
-        let mut sectors = [const { None }; SECTORS];
-        for (number, part) in sectors.iter_mut().enumerate() {
+        let mut parts = [const { None }; SECTORS];
+        let mut starts = [u32::MAX; SECTORS];
+        for number in 0..SECTORS {
             if geometry.sectors[number].granules > 0 {
-                *part = Some(Part::new(&arena, &geometry, number)?);
+                let part = Part::new(&arena, &geometry, number)?;
+                starts[number] = part.first_unit;
+                // SAFETY: only the lifetime changes. The words lie in the arena, at an address that
+                // moving the arena does not change, and `Inner` keeps it as long as the view.
+                let part = unsafe { std::mem::transmute::<Part<'_>, Part<'static>>(part) };
+                parts[number] = Some(part);
             }
         }
-        let inner = Inner { arena, geometry, sectors, lanes: Lanes::new() };
+        let inner = Inner { parts, starts, lanes: Lanes::new(), geometry, arena };
         Ok(Self { inner: Arc::new(inner), spill: Spill::Off })
     }
 
@@ -178,9 +183,9 @@ impl Matrix {
     /// # Errors
     /// [`Error::NotAPayload`] or [`Error::NotAllocated`].
     pub fn from_offset(&self, offset: Offset) -> Result<Block<'_>, Error> {
-        let (place, granule) = self.locate(offset)?;
-        let len = am_ripple::take(&place.sector, granule).map_err(|w| not_allocated(offset, w))?;
-        let bytes = place.sector.headers.bytes(granule).min(place.geometry.usable_bytes(len));
+        let (part, granule) = self.locate(offset)?;
+        let len = am_ripple::take(&part.sector, granule).map_err(|w| not_allocated(offset, w))?;
+        let bytes = part.sector.headers.bytes(granule).min(part.geometry.usable_bytes(len));
         Ok(Block::of(self, offset, bytes as usize))
     }
 
@@ -202,16 +207,20 @@ impl Matrix {
         let first = self.route(bytes);
         match self.carve_in(first, bytes, align, state) {
             Err(error) if self.spill != Spill::Off => {
-                let larger = first + 1..SECTORS;
-                let smaller = (0..first).rev().filter(|_| self.spill == Spill::Any);
-                larger
-                    .chain(smaller)
-                    .filter(|&sector| self.inner.sectors[sector].is_some())
-                    .find_map(|sector| self.carve_in(sector, bytes, align, state).ok())
-                    .ok_or(error)
+                self.spill_over(first, bytes, align, state).ok_or(error)
             }
             result => result,
         }
+    }
+
+    #[cold]
+    fn spill_over(&self, first: usize, bytes: u64, align: u64, state: State) -> Option<Offset> {
+        let larger = first + 1..SECTORS;
+        let smaller = (0..first).rev().filter(|_| self.spill == Spill::Any);
+        larger
+            .chain(smaller)
+            .filter(|&sector| self.inner.parts[sector].is_some())
+            .find_map(|sector| self.carve_in(sector, bytes, align, state).ok())
     }
 
     /// The sector for a payload: by size, or else the nearest that exists, larger ones first.
@@ -220,11 +229,16 @@ impl Matrix {
         let geometry = &self.inner.geometry;
         let wanted = usize::from(bytes > geometry.small_max_bytes)
             + usize::from(bytes > geometry.medium_max_bytes);
-        let exists = |&sector: &usize| self.inner.sectors[sector].is_some();
-        let nearest = || (wanted..SECTORS).chain((0..wanted).rev()).find(exists);
-        if exists(&wanted) { wanted } else { nearest().unwrap_or(wanted) }
+        if self.inner.parts[wanted].is_some() { wanted } else { self.nearest(wanted) }
     }
 
+    #[cold]
+    fn nearest(&self, wanted: usize) -> usize {
+        let exists = |&sector: &usize| self.inner.parts[sector].is_some();
+        (wanted..SECTORS).chain((0..wanted).rev()).find(exists).unwrap_or(wanted)
+    }
+
+    #[inline]
     fn carve_in(
         &self,
         number: usize,
@@ -232,129 +246,132 @@ impl Matrix {
         align: u64,
         state: State,
     ) -> Result<Offset, Error> {
-        let place = self.place(number).expect("routed to a sector that exists");
-        let geometry = place.geometry;
+        let part = self.part(number).expect("routed to a sector that exists");
+        let geometry = &part.geometry;
         let fits = geometry.granules_for(bytes.max(1)).filter(|&len| len <= geometry.granules);
-        let Some(len) = fits else {
-            return Err(Error::TooLarge {
-                sector: place.id,
-                requested_bytes: bytes,
-                largest_bytes: geometry.usable_bytes(geometry.granules),
-            });
-        };
+        let Some(len) = fits else { return Err(part.too_large(bytes)) };
         let align = (align >> geometry.granule_shift).max(1) as u32;
         let want = Want { len, align, state, note: bytes };
-        let carved = place.allocate(want).map_err(|no| place.no_block(bytes, no))?;
-        Ok(place.offset_of(carved.head))
+        match part.allocate(self.lane(part), &want) {
+            Ok(carved) => Ok(part.offset_of(carved.head)),
+            Err(no) => Err(part.no_block(bytes, no)),
+        }
     }
 
     #[inline]
     pub(crate) fn ack_as(&self, offset: Offset, state: State) -> Result<(), Error> {
-        let (place, granule) = self.locate(offset)?;
-        am_ripple::ack(&place.sector, place.lane, granule, state)
-            .map(|_| ())
-            .map_err(|wrong| not_allocated(offset, wrong))
+        let (part, granule) = self.locate(offset)?;
+        match am_ripple::ack(&part.sector, self.lane(part), granule, state) {
+            Ok(_) => Ok(()),
+            Err(wrong) => Err(not_allocated(offset, wrong)),
+        }
     }
 
     /// Finds the sector and the granule whose block's payload begins at `offset`.
     #[inline]
-    pub(crate) fn locate(&self, offset: Offset) -> Result<(Place<'_>, u32), Error> {
-        let wrong = Error::NotAPayload { offset };
-        let header = offset.bytes().checked_sub(HEADER_BYTES as u64).ok_or(wrong)?;
-        let number = self.inner.geometry.sector_of(header).ok_or(wrong)?;
-        let place = self.place(number).ok_or(wrong)?;
-        let inside = header - place.geometry.data_bytes;
-        if inside & (place.geometry.granule_bytes() - 1) != 0 {
-            return Err(wrong);
-        }
-        let granule = (inside >> place.geometry.granule_shift) as u32;
-        Ok((place, granule))
+    pub(crate) fn locate(&self, offset: Offset) -> Result<(&Part<'_>, u32), Error> {
+        self.find(offset).ok_or(Error::NotAPayload { offset })
     }
 
-    /// Looks at one sector through this thread's lane; `None` when it is absent.
     #[inline]
-    pub(crate) fn place(&self, number: usize) -> Option<Place<'_>> {
-        let inner = &*self.inner;
-        let part = inner.sectors[number].as_ref()?;
-        let geometry = &inner.geometry.sectors[number];
-        // SAFETY: from this arena, which the handle keeps alive.
-        let words = unsafe { look(part.words.words) };
-        // SAFETY: as above.
-        let index = unsafe { look(part.words.index) };
-        // SAFETY: as above.
-        let counters = unsafe { look(part.words.counters) };
-        let index = Index::new(&part.shape, index)?;
-        let sector = Sector::new(words, index, counters, inner.arena.headers(geometry))?;
-        let lane = inner.lanes.mine(number);
-        Some(Place { id: SectorId::ALL[number], sector, lane, geometry })
+    fn find(&self, offset: Offset) -> Option<(&Part<'_>, u32)> {
+        // The header is one unit before the payload, at the block's first granule.
+        let header = offset.to_raw().checked_sub(1)?;
+        let [_, medium, large] = self.inner.starts;
+        let number = if header >= large { 2 } else { usize::from(header >= medium) };
+        let part = self.part(number)?;
+        let inside = header.checked_sub(part.first_unit)?;
+        let granule = inside >> part.unit_shift;
+        let whole = granule << part.unit_shift == inside;
+        (whole && granule < part.sector.len()).then_some((part, granule))
     }
 
-    /// Looks at every sector there is.
-    pub(crate) fn places(&self) -> impl Iterator<Item = Place<'_>> {
-        (0..SECTORS).filter_map(|number| self.place(number))
+    /// One sector; `None` when it is absent.
+    #[inline]
+    pub(crate) fn part(&self, number: usize) -> Option<&Part<'_>> {
+        self.inner.parts[number].as_ref()
+    }
+
+    /// Every sector there is.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part<'_>> {
+        self.inner.parts.iter().flatten()
+    }
+
+    /// This thread's lane for a sector.
+    #[inline]
+    pub(crate) fn lane(&self, part: &Part<'_>) -> &Lane {
+        self.inner.lanes.mine(part.id as usize)
     }
 }
 
-impl Part {
-    fn new(arena: &Arena, geometry: &Geometry, number: usize) -> Result<Self, Error> {
-        let sector = &geometry.sectors[number];
-        let shape = IndexShape::new(sector.granules);
-        let outside = |what| Error::BadGeometry(am_layout::BadGeometry { what });
-        if u64::from(sector.index_words) != shape.words() {
-            return Err(outside("an index has not the size that its sector needs"));
+impl<'a> Part<'a> {
+    fn new(arena: &'a Arena, geometry: &Geometry, number: usize) -> Result<Self, Error> {
+        let plan = geometry.sectors[number];
+        let shape = IndexShape::new(plan.granules);
+        let broken = |what| Error::BadGeometry(BadGeometry { what });
+        if u64::from(plan.index_words) != shape.words() {
+            return Err(broken("an index has not the size that its sector needs"));
         }
         let counters_at = 4 * (GUARD_WORDS + HEAD_WORDS + number * COUNTER_WORDS) as u64;
-        let words = |at, count| arena.words(at, count).ok_or(outside("metadata lies outside"));
+        let words = |at, count| arena.words(at, count).ok_or(broken("metadata lies outside"));
+        let index = Index::new(shape, words(plan.index_bytes, shape.words())?)
+            .ok_or(broken("an index is too short"))?;
+        let counters = words(counters_at, COUNTER_WORDS as u64)?;
+        let granules = words(plan.words_bytes, plan.granules.into())?;
+        let sector = Sector::new(granules, index, counters, arena.headers(&plan))
+            .ok_or(broken("a sector has too many granules"))?;
         Ok(Self {
-            shape,
-            words: SectorWords {
-                words: words(sector.words_bytes, sector.granules.into())?,
-                index: words(sector.index_bytes, shape.words())?,
-                counters: words(counters_at, COUNTER_WORDS as u64)?,
-            },
+            id: SectorId::ALL[number],
+            sector,
+            geometry: plan,
+            first_unit: (plan.data_bytes / OFFSET_UNIT_BYTES) as u32,
+            unit_shift: plan.granule_shift - OFFSET_UNIT_BYTES.trailing_zeros(),
         })
     }
-}
 
-impl Place<'_> {
     #[inline]
-    fn allocate(&self, want: Want) -> Result<Carved, NoBlock> {
+    fn allocate(&self, lane: &Lane, want: &Want) -> Result<Carved, NoBlock> {
         if want.align == 1 || want.state == State::Held {
-            return am_ripple::allocate(&self.sector, self.lane, want);
+            return am_ripple::allocate(&self.sector, lane, want);
         }
         // Held while it is trimmed to its size, so that no forged offset can free it meanwhile.
-        let held = Want { state: State::Held, ..want };
-        let carved = am_ripple::allocate(&self.sector, self.lane, held)?;
+        let held = Want { state: State::Held, ..*want };
+        let carved = am_ripple::allocate(&self.sector, lane, &held)?;
         let _ = am_ripple::give(&self.sector, carved.head);
         Ok(carved)
-    }
-
-    fn no_block(&self, requested_bytes: u64, no: NoBlock) -> Error {
-        let sector = self.id;
-        let payload = |largest| if largest == 0 { 0 } else { self.geometry.usable_bytes(largest) };
-        match no {
-            NoBlock::Exhausted { largest } => {
-                let largest_free_bytes = payload(largest);
-                Error::Exhausted { sector, requested_bytes, largest_free_bytes }
-            }
-            NoBlock::Contended { largest } => {
-                let largest_free_bytes = payload(largest);
-                Error::Contended { sector, requested_bytes, largest_free_bytes }
-            }
-        }
     }
 
     /// The payload's offset of the block at granule `head`.
     #[inline]
     pub(crate) fn offset_of(&self, head: u32) -> Offset {
-        let at = self.geometry.data_bytes + (u64::from(head) << self.geometry.granule_shift);
-        // In units of 32 bytes; a validated geometry lies below 128 GiB.
-        Offset::from_raw(((at + HEADER_BYTES as u64) >> 5) as u32)
+        Offset::from_raw(self.first_unit + (head << self.unit_shift) + 1)
+    }
+
+    #[cold]
+    fn too_large(&self, requested_bytes: u64) -> Error {
+        let largest_bytes = self.geometry.usable_bytes(self.geometry.granules);
+        Error::TooLarge { sector: self.id, requested_bytes, largest_bytes }
+    }
+
+    #[cold]
+    fn no_block(&self, requested_bytes: u64, no: NoBlock) -> Error {
+        let sector = self.id;
+        let (NoBlock::Exhausted { largest } | NoBlock::Contended { largest }) = no;
+        let largest_free_bytes = if largest == 0 { 0 } else { self.geometry.usable_bytes(largest) };
+        match no {
+            NoBlock::Exhausted { .. } => {
+                Error::Exhausted { sector, requested_bytes, largest_free_bytes }
+            }
+            NoBlock::Contended { .. } => {
+                Error::Contended { sector, requested_bytes, largest_free_bytes }
+            }
+        }
     }
 }
 
+#[cold]
 pub(crate) fn not_allocated(offset: Offset, wrong: WrongState) -> Error {
-    let seen: Seen = wrong.seen;
+    let seen = wrong.seen;
     if wrong.expected == State::Held {
         Error::Corrupt { offset, seen }
     } else {

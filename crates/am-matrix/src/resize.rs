@@ -2,7 +2,7 @@
 
 use crate::block::{Block, TypedBlock};
 use crate::error::Error;
-use crate::matrix::{Matrix, Place, not_allocated};
+use crate::matrix::{Matrix, Part, not_allocated};
 use am_layout::{Offset, State};
 use am_ripple::Want;
 use am_tlsf::Headers;
@@ -58,22 +58,23 @@ impl Matrix {
 
     /// Carves one block for `count` and splits it; false, and nothing done, when there is none.
     fn carve_batch<'m>(&'m self, count: usize, bytes: usize, into: &mut Vec<Block<'m>>) -> bool {
-        let Some(place) = self.place(self.route(bytes as u64)) else { return false };
-        let Some(piece) = place.geometry.granules_for(bytes.max(1) as u64) else { return false };
+        let Some(part) = self.part(self.route(bytes as u64)) else { return false };
+        let Some(piece) = part.geometry.granules_for(bytes.max(1) as u64) else { return false };
         // By hints only: a walk for a whole batch would be paid again for each half of it.
         let mut pieces = count as u32;
         while pieces > 1 {
-            let len = piece.checked_mul(pieces).filter(|&len| len <= place.geometry.granules);
+            let len = piece.checked_mul(pieces).filter(|&len| len <= part.geometry.granules);
             let want = len.map(|len| Want::new(len, State::Held));
-            let Some(carved) = want.and_then(|want| place.sector.carve(place.lane, want)) else {
+            let Some(carved) = want.and_then(|want| part.sector.carve(self.lane(part), &want))
+            else {
                 pieces /= 2;
                 continue;
             };
-            let made = am_ripple::split(&place.sector, carved.head, piece).unwrap_or(0);
+            let made = am_ripple::split(&part.sector, carved.head, piece).unwrap_or(0);
             for number in 0..made {
                 let head = carved.head + number * piece;
-                place.sector.headers.set_note(head, bytes as u64);
-                into.push(Block::of(self, place.offset_of(head), bytes));
+                part.sector.headers.set_note(head, bytes as u64);
+                into.push(Block::of(self, part.offset_of(head), bytes));
             }
             return made > 0;
         }
@@ -89,15 +90,15 @@ impl Matrix {
             if !block.belongs_to(self) {
                 continue; // dropped, and so given back
             }
-            if let Ok((place, granule)) = self.locate(block.offset()) {
-                heads[place.id as usize].push(granule);
+            if let Ok((part, granule)) = self.locate(block.offset()) {
+                heads[part.id as usize].push(granule);
                 std::mem::forget(block);
             }
         }
-        for place in self.places() {
-            let heads = &mut heads[place.id as usize];
-            if am_ripple::ack_many(&place.sector, place.lane, heads, State::Held).is_err() {
-                place.sector.count(am_layout::Event::Corrupt);
+        for part in self.parts() {
+            let heads = &mut heads[part.id as usize];
+            if am_ripple::ack_many(&part.sector, self.lane(part), heads, State::Held).is_err() {
+                part.sector.count(am_layout::Event::Corrupt);
             }
         }
     }
@@ -105,49 +106,49 @@ impl Matrix {
     /// Returns how many payload bytes the block at `offset` can hold; `None` when none is in use.
     #[must_use]
     pub fn usable_bytes(&self, offset: Offset) -> Option<usize> {
-        let (place, granule) = self.locate(offset).ok()?;
-        match place.sector.seen_at(granule) {
+        let (part, granule) = self.locate(offset).ok()?;
+        match part.sector.seen_at(granule) {
             am_layout::Seen::Head(State::Allocated | State::Held, len) => {
-                Some(place.geometry.usable_bytes(len) as usize)
+                Some(part.geometry.usable_bytes(len) as usize)
             }
             _ => None,
         }
     }
 
     pub(crate) fn give(&self, offset: Offset) -> Result<(), Error> {
-        let (place, granule) = self.locate(offset)?;
-        am_ripple::give(&place.sector, granule).map(|_| ()).map_err(|w| not_allocated(offset, w))
+        let (part, granule) = self.locate(offset)?;
+        am_ripple::give(&part.sector, granule).map(|_| ()).map_err(|w| not_allocated(offset, w))
     }
 
     pub(crate) fn grow(&self, offset: Offset, bytes: u64) -> Result<(), Error> {
         let no_room = Error::NoRoom { requested_bytes: bytes };
-        let (place, granule) = self.locate(offset)?;
-        let len = granules(&place, bytes).ok_or(no_room)?;
-        let grown = am_ripple::grow(&place.sector, place.lane, granule, len)
+        let (part, granule) = self.locate(offset)?;
+        let len = granules(part, bytes).ok_or(no_room)?;
+        let grown = am_ripple::grow(&part.sector, self.lane(part), granule, len)
             .map_err(|wrong| not_allocated(offset, wrong))?;
         if !grown {
             return Err(no_room);
         }
-        place.sector.headers.set_note(granule, bytes);
+        part.sector.headers.set_note(granule, bytes);
         Ok(())
     }
 
     pub(crate) fn shrink(&self, offset: Offset, bytes: u64) -> Result<(), Error> {
-        let (place, granule) = self.locate(offset)?;
-        let len = granules(&place, bytes).ok_or(Error::NoRoom { requested_bytes: bytes })?;
-        am_ripple::shrink(&place.sector, place.lane, granule, len)
+        let (part, granule) = self.locate(offset)?;
+        let len = granules(part, bytes).ok_or(Error::NoRoom { requested_bytes: bytes })?;
+        am_ripple::shrink(&part.sector, self.lane(part), granule, len)
             .map_err(|wrong| not_allocated(offset, wrong))?;
-        place.sector.headers.set_note(granule, bytes);
+        part.sector.headers.set_note(granule, bytes);
         Ok(())
     }
 
     pub(crate) fn count_corrupt(&self, offset: Offset) {
-        if let Ok((place, _)) = self.locate(offset) {
-            place.sector.count(am_layout::Event::Corrupt);
+        if let Ok((part, _)) = self.locate(offset) {
+            part.sector.count(am_layout::Event::Corrupt);
         }
     }
 }
 
-fn granules(place: &Place<'_>, bytes: u64) -> Option<u32> {
-    place.geometry.granules_for(bytes.max(1))
+fn granules(part: &Part<'_>, bytes: u64) -> Option<u32> {
+    part.geometry.granules_for(bytes.max(1))
 }

@@ -1,10 +1,10 @@
 //! What a matrix can tell of itself: statistics, a check of every invariant, and a map.
 
 use crate::error::SectorId;
-use crate::matrix::{Matrix, Place};
+use crate::matrix::{Matrix, Part};
 use am_layout::counter::Event;
 use am_layout::{Offset, Seen, State};
-use am_tlsf::{CHUNK_SHIFT, Cell};
+use am_tlsf::{CHUNK_SHIFT, Cell, Run};
 use std::fmt;
 
 /// Statistics of a matrix.
@@ -121,6 +121,15 @@ pub enum Violation {
         /// The payload's offset.
         offset: Offset,
     },
+    /// A head word inside another block.
+    StrayHead {
+        /// The sector.
+        sector: SectorId,
+        /// Where the granule lies, in bytes from the segment's base.
+        at_bytes: u64,
+        /// What its word says.
+        seen: Seen,
+    },
     /// A granule word with no legal value, or a length beyond the sector.
     Illegal {
         /// The sector.
@@ -147,6 +156,9 @@ impl fmt::Display for Violation {
             Self::Unreachable { sector, offset } => {
                 write!(f, "{sector}: no hint leads to the free block at {offset}")
             }
+            Self::StrayHead { sector, at_bytes, seen } => {
+                write!(f, "{sector}: inside a block, at {at_bytes:#x}, is {seen}")
+            }
             Self::Illegal { sector, at_bytes, word } => {
                 write!(f, "{sector}: the word of {at_bytes:#x} is {word:#010x}, which is illegal")
             }
@@ -160,7 +172,7 @@ impl Matrix {
     /// Takes time in proportion to the number of blocks; changes nothing and blocks nobody.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { sectors: self.places().map(|place| place.stats()).collect() }
+        Stats { sectors: self.parts().map(Part::stats).collect() }
     }
 
     /// Walks every sector and returns every violation of the invariants.
@@ -169,7 +181,7 @@ impl Matrix {
     /// limbo, in flight, unmerged or unreachable.
     #[must_use]
     pub fn check(&self) -> Vec<Violation> {
-        self.places().flat_map(|place| place.check()).collect()
+        self.parts().flat_map(Part::check).collect()
     }
 
     /// Draws every sector as a line of `width` (1 ..= 1000) characters, one per equal stretch:
@@ -177,11 +189,11 @@ impl Matrix {
     #[must_use]
     pub fn heap_map(&self, width: usize) -> String {
         let width = width.clamp(1, 1000);
-        self.places().map(|place| format!("{:>6} {}\n", place.id, place.map(width))).collect()
+        self.parts().map(|part| format!("{:>6} {}\n", part.id, part.map(width))).collect()
     }
 }
 
-impl Place<'_> {
+impl Part<'_> {
     fn bytes(&self, granules: u32) -> u64 {
         u64::from(granules) << self.geometry.granule_shift
     }
@@ -258,8 +270,19 @@ impl Place<'_> {
                 Seen::Illegal(word) => found.push(Violation::Illegal { sector, at_bytes, word }),
             }
             left_free = matches!(run.seen, Seen::Head(State::Free, _));
+            found.extend(self.stray_heads(run));
         }
         found
+    }
+
+    /// Head words inside a block.
+    fn stray_heads(&self, run: Run) -> impl Iterator<Item = Violation> {
+        (run.at + 1..run.at.saturating_add(run.len)).filter_map(move |granule| {
+            let seen = self.sector.seen_at(granule);
+            let at_bytes = self.geometry.data_bytes + self.bytes(granule);
+            let stray = !matches!(seen, Seen::Interior | Seen::Tail(_));
+            stray.then_some(Violation::StrayHead { sector: self.id, at_bytes, seen })
+        })
     }
 
     fn map(&self, width: usize) -> String {

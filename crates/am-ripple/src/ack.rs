@@ -2,7 +2,7 @@
 
 use crate::ripple::{Range, ripple};
 use am_layout::mutation::{self, Mutation};
-use am_layout::{INTERIOR, Seen, State, head};
+use am_layout::{INTERIOR, Seen, State, head, len_in};
 use am_tlsf::{Headers, Lane, Sector};
 
 /// A block was not in the state that the call needs; nothing was changed.
@@ -21,32 +21,30 @@ pub struct WrongState {
 ///
 /// # Errors
 /// [`WrongState`] when the granule is not the head of a block in state `from`.
+#[inline]
 pub(crate) fn transition<H: Headers>(
     sector: &Sector<'_, H>,
     at: u32,
     from: State,
     to: State,
 ) -> Result<u32, WrongState> {
-    let mut seen = sector.seen_at(at);
-    if let Seen::Head(state, len) = seen
-        && state == from
-    {
-        if mutation::is(Mutation::AckWithoutCas) {
-            sector.word(at).store(head(to, len));
-            return Ok(len);
-        }
-        if mutation::is(Mutation::GiveWithoutRelease) && to == State::Allocated {
-            sector.word(at).store_relaxed(head(to, len));
-            return Ok(len);
-        }
-        // Acquire (E2, E3): sees the header, the tail and the payload that the block came with.
-        // Release (E3): hands them on. Not the expected value: a double ack, or a forged offset.
-        match sector.word(at).cas(head(from, len), head(to, len)) {
-            Ok(()) => return Ok(len),
-            Err(word) => seen = Seen::decode(word),
-        }
+    let wrong = |seen| WrongState { granule: at, expected: from, seen };
+    let word = if at < sector.len() { sector.word(at).load() } else { INTERIOR };
+    let Some(len) = len_in(word, from).filter(|&len| sector.fits(at, len)) else {
+        return Err(wrong(sector.seen_at(at)));
+    };
+    if mutation::is(Mutation::AckWithoutCas) {
+        sector.word(at).store(head(to, len));
+        return Ok(len);
     }
-    Err(WrongState { granule: at, expected: from, seen })
+    if mutation::is(Mutation::GiveWithoutRelease) && to == State::Allocated {
+        sector.word(at).store_relaxed(head(to, len));
+        return Ok(len);
+    }
+    // Acquire (E2, E3): sees the header, the tail and the payload that the block came with.
+    // Release (E3): hands them on. Not the expected value: a double ack, or a forged offset.
+    sector.word(at).cas(word, head(to, len)).map_err(|word| wrong(Seen::decode(word)))?;
+    Ok(len)
 }
 
 /// Gives the block at granule `at` back and lets it merge with its free neighbours.
@@ -57,6 +55,7 @@ pub(crate) fn transition<H: Headers>(
 /// # Errors
 /// [`WrongState`] when the granule is not the head of such a block: a double ack, a forged or
 /// foreign offset. Nothing is changed then.
+#[inline]
 pub fn ack<H: Headers>(
     sector: &Sector<'_, H>,
     lane: &Lane,

@@ -44,14 +44,26 @@ struct Walk {
 /// # Errors
 /// [`NoBlock::Exhausted`] when a walk met no free block that is long enough and nothing in flight;
 /// [`NoBlock::Contended`] when every walk met blocks on their way.
+#[inline]
 pub fn allocate<H: Headers>(
     sector: &Sector<'_, H>,
     lane: &Lane,
-    want: Want,
+    want: &Want,
 ) -> Result<Carved, NoBlock> {
-    if let Some(carved) = sector.carve(lane, want) {
-        return Ok(trim(sector, lane, carved, want));
+    match sector.carve(lane, want) {
+        Some(carved) if carved.len == want.len => Ok(carved),
+        Some(carved) => Ok(trim(sector, lane, carved, want)),
+        None => allocate_by_walking(sector, lane, want),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn allocate_by_walking<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane,
+    want: &Want,
+) -> Result<Carved, NoBlock> {
     let mut largest = 0;
     for _ in 0..WALKS_MAX {
         let walk = if mutation::is(Mutation::EmptyIsExhausted) {
@@ -74,7 +86,7 @@ pub fn allocate<H: Headers>(
 }
 
 /// Gives back what an aligned carve took too much.
-fn trim<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, carved: Carved, want: Want) -> Carved {
+fn trim<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, carved: Carved, want: &Want) -> Carved {
     if carved.len > want.len && want.state == State::Held {
         // A held block is ours alone, so this cannot fail unless somebody scribbled.
         if shrink(sector, lane, carved.head, want.len).is_ok() {
@@ -92,7 +104,7 @@ pub fn repair<H: Headers>(sector: &Sector<'_, H>, lane: &Lane) -> u32 {
     heal(sector, lane, None).largest
 }
 
-fn heal<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, want: Option<Want>) -> Walk {
+fn heal<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, want: Option<&Want>) -> Walk {
     sector.count(Event::SlowWalk);
     let mut walk = Walk::default();
     let mut at = 0;

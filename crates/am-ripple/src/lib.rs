@@ -29,12 +29,12 @@
 //! let words: Vec<Word> = (0..100).map(|_| Word::new(0)).collect();
 //! let bits: Vec<Word> = (0..shape.words()).map(|_| Word::new(0)).collect();
 //! let lefts = Lefts(RefCell::new(vec![0; 100]));
-//! let sector = Sector::new(&words, Index::new(&shape, &bits).unwrap(), &[], &lefts).unwrap();
+//! let sector = Sector::new(&words, Index::new(shape, &bits).unwrap(), &[], &lefts).unwrap();
 //! let lane = Lane::new();
 //! format(&sector, &lane);
 //!
 //! let want = Want::new(7, State::Allocated);
-//! let block = allocate(&sector, &lane, want)?;
+//! let block = allocate(&sector, &lane, &want)?;
 //! assert_eq!(ack(&sector, &lane, block.head, State::Allocated), Ok(7));
 //! assert!(ack(&sector, &lane, block.head, State::Allocated).is_err()); // a double ack changes nothing
 //! assert_eq!(sector.free_at(0), Some(100)); // merged again

@@ -12,8 +12,8 @@
 //! free blocks are neighbours (I4).
 
 use am_layout::mutation::{self, Mutation};
-use am_layout::{Event, INTERIOR, State, free_len, head, tail, tail_distance};
-use am_tlsf::{Headers, Lane, Sector};
+use am_layout::{Event, INTERIOR, LEN_MAX, State, free_len, head, tail, tail_distance};
+use am_tlsf::{Cell, Headers, Lane, Sector};
 
 /// Turns of one ripple; each further one needs another thread's operation in between.
 const ROUNDS_MAX: u32 = 32;
@@ -23,7 +23,7 @@ const LEFT_TRIES: u32 = 8;
 const CLAIM_TRIES: u32 = 1024;
 
 /// A range in limbo: its words are this thread's alone to store to (I3).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     pub head: u32,
     pub len: u32,
@@ -39,16 +39,15 @@ impl Range {
 pub(crate) fn ripple<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, mut range: Range) {
     for _ in 0..ROUNDS_MAX {
         range = absorb_right(sector, range);
-        let next = if absorb_left(sector, lane, range) {
-            if mutation::is(Mutation::AbsorbForgetsRight) {
-                return;
+        let next = match absorb_left(sector, lane, range) {
+            Ok(()) if mutation::is(Mutation::AbsorbForgetsRight) => None,
+            Ok(()) => claim_free(sector, range.end()),
+            Err(left) => {
+                // Known from the header while the range is ours; needed only where no tail tells.
+                let hint = if let Left::Unknown(hint) = left { hint } else { None };
+                publish(sector, lane, range);
+                look_again(sector, range, hint)
             }
-            claim_free(sector, range.end())
-        } else {
-            // Read while the range is ours; afterwards its header may be somebody else's.
-            let hint = sector.headers.left(range.head);
-            publish(sector, lane, range);
-            look_again(sector, range, hint)
         };
         match next {
             Some(claimed) => range = claimed,
@@ -75,12 +74,19 @@ fn absorb_right<H: Headers>(sector: &Sector<'_, H>, mut range: Range) -> Range {
 }
 
 /// `FREE(r)` → `COALESCING(r)` at `at`, whatever r is by then; `None` when no free block is there.
+#[inline]
 pub(crate) fn claim_free<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Option<Range> {
+    sector.free_at(at)?;
+    claim_while_free(sector, at)
+}
+
+fn claim_while_free<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Option<Range> {
     // A lost exchange is no reason to give up: the block may be free still, only shorter or longer.
     for _ in 0..CLAIM_TRIES {
         let len = sector.free_at(at)?;
         // Acquire (E1): sees the stores of whoever made the block free.
         if sector.word(at).cas(head(State::Free, len), head(State::Coalescing, len)).is_ok() {
+            sector.retract(at, len);
             return Some(Range { head: at, len });
         }
         sector.count(Event::LostCas);
@@ -92,27 +98,65 @@ pub(crate) fn claim_free<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Option<
     None
 }
 
-/// Finds the free block that ends where `at` begins, by the tail before it or else by `hint`.
-fn left_of<H: Headers>(sector: &Sector<'_, H>, at: u32, hint: Option<u32>) -> Option<Range> {
-    let before = at.checked_sub(1)?;
-    let adjoins = |left: u32| {
-        let len = sector.free_at(left)?;
-        let adjacent = left + len == at || mutation::is(Mutation::AbsorbWithoutAdjacency);
-        adjacent.then_some(Range { head: left, len })
-    };
-    let word = sector.word(before).load();
-    if free_len(word) == Some(1) {
-        return Some(Range { head: before, len: 1 });
-    }
-    let by_tail = tail_distance(word).and_then(|back| before.checked_sub(back)).and_then(adjoins);
-    by_tail.or_else(|| hint.filter(|&left| left < at).and_then(adjoins))
+/// What lies to the left of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// A free block that ends there.
+    Free(Range),
+    /// A block that ends there and is not free, or the sector's origin.
+    Used,
+    /// The words do not tell; what the hint was.
+    Unknown(Option<u32>),
 }
 
-/// Lets the free block on the left grow over the range. False: there is none, the range is ours yet.
-fn absorb_left<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) -> bool {
+/// Looks to the left of `at`: by the word before it, or else by `hint`.
+///
+/// The word before is a head of one granule, or a tail that leads to a head which confirms it. The
+/// end of a free block that was carved has no tail, for that granule is not the carver's to store
+/// to; so the block behind it keeps a hint, in its header. It is asked last: its line may be cold.
+#[inline]
+fn left_of<H: Headers>(
+    sector: &Sector<'_, H>,
+    at: u32,
+    hint: impl FnOnce() -> Option<u32>,
+) -> Left {
+    let Some(before) = at.checked_sub(1) else { return Left::Used };
+    // A word that is no tail has distance 0: it may be a head of one granule.
+    let back = tail_distance(sector.word(before).load()).unwrap_or(0);
+    match before.checked_sub(back).map(|head| left_at(sector, head, at)) {
+        Some(known @ (Left::Free(_) | Left::Used)) => known,
+        _ => match hint() {
+            Some(head) if head < at => match left_at(sector, head, at) {
+                Left::Unknown(_) => Left::Unknown(Some(head)),
+                known => known,
+            },
+            _ => Left::Unknown(None),
+        },
+    }
+}
+
+/// Looks whether the block at `head`, which lies before `at`, ends at `at`.
+#[inline]
+fn left_at<H: Headers>(sector: &Sector<'_, H>, head: u32, at: u32) -> Left {
+    let word = sector.word(head).load();
+    if head + (word & LEN_MAX) != at && !mutation::is(Mutation::AbsorbWithoutAdjacency) {
+        return Left::Unknown(None);
+    }
+    match free_len(word) {
+        Some(len) => Left::Free(Range { head, len }),
+        None if tail_distance(word).is_some() => Left::Unknown(None),
+        None => Left::Used,
+    }
+}
+
+/// Lets the free block on the left grow over the range. `Err`: the range is ours yet, and what lies
+/// to its left.
+#[inline]
+fn absorb_left<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) -> Result<(), Left> {
+    let look = || left_of(sector, range.head, || sector.headers.left(range.head));
+    let mut seen = look();
     for _ in 0..LEFT_TRIES {
-        let hint = sector.headers.left(range.head);
-        let Some(left) = left_of(sector, range.head, hint) else { return false };
+        let Left::Free(left) = seen else { break };
         if !mutation::is(Mutation::HeadLeftBehind) {
             // Relaxed, both: ours (I3); the exchange below publishes them (E1).
             sector.word(range.head).store_relaxed(INTERIOR);
@@ -125,14 +169,19 @@ fn absorb_left<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) ->
         let (old, new) = (head(State::Free, left.len), head(State::Free, grown));
         if sector.word(left.head).cas_full(old, new).is_ok() {
             sector.announce(lane, left.head, grown);
-            return true;
+            if Cell::of(left.len) != Cell::of(grown) {
+                sector.retract(left.head, left.len);
+            }
+            return Ok(());
         }
         sector.count(Event::LostCas);
+        seen = look();
     }
-    false
+    Err(seen)
 }
 
 /// Makes the range a free block.
+#[inline]
 fn publish<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) {
     sector.store_tail(range.head, range.len);
     let word = sector.word(range.head);
@@ -149,17 +198,20 @@ fn publish<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) {
 }
 
 /// After publishing: claims what can flow to the left now, the block itself or its right neighbour.
+///
+/// `hint` is the range's own, read while it was ours; its header may be somebody else's by now.
+#[inline]
 fn look_again<H: Headers>(
     sector: &Sector<'_, H>,
     range: Range,
     hint: Option<u32>,
 ) -> Option<Range> {
-    let look_left = !mutation::is(Mutation::PublishForgetsLeft);
-    if look_left && left_of(sector, range.head, hint).is_some() {
+    if !mutation::is(Mutation::PublishForgetsLeft)
+        && let Left::Free(_) = left_of(sector, range.head, || hint)
         // No longer ours: it may have been carved, claimed or used up. If it is free, it can flow.
-        if let Some(own) = claim_free(sector, range.head) {
-            return Some(own);
-        }
+        && let Some(own) = claim_free(sector, range.head)
+    {
+        return Some(own);
     }
     if mutation::is(Mutation::PublishForgetsRight) {
         return None;

@@ -10,7 +10,7 @@ use am_layout::{Event, State, head, tail};
 /// Hints of the lane that are tried before the index is asked.
 const LANE_TRIES: u32 = 8;
 /// Chunks that the index may name before the search counts as failed.
-const SEARCH_TRIES: u32 = 32;
+const SEARCH_TRIES: u32 = 512;
 /// Compare-exchanges on one head that may be lost before another is looked for.
 const LOST_MAX: u32 = 8;
 
@@ -50,7 +50,8 @@ impl<H: Headers> Sector<'_, H> {
     /// Lock-free and bounded. `None` means that the hints led to nothing within the bound, not that
     /// nothing is free. Good fit: the first block of the first class that holds only large enough
     /// ones.
-    pub fn carve(&self, lane: &Lane, want: Want) -> Option<Carved> {
+    #[inline]
+    pub fn carve(&self, lane: &Lane, want: &Want) -> Option<Carved> {
         let cell = Cell::at_least(want.len)?;
         for _ in 0..LANE_TRIES {
             let Some(head) = lane.take(cell) else { break };
@@ -61,7 +62,9 @@ impl<H: Headers> Sector<'_, H> {
         self.carve_by_index(lane, cell, want)
     }
 
-    fn carve_by_index(&self, lane: &Lane, cell: Cell, want: Want) -> Option<Carved> {
+    #[cold]
+    #[inline(never)]
+    fn carve_by_index(&self, lane: &Lane, cell: Cell, want: &Want) -> Option<Carved> {
         let mut from = cell;
         for _ in 0..SEARCH_TRIES {
             let (found, chunk) = self.index().find(from, lane.start())?;
@@ -92,7 +95,8 @@ impl<H: Headers> Sector<'_, H> {
     ///
     /// The free block never moves and never leaves `FREE` (I7), so a thread that stalls here holds
     /// only what it asked for.
-    pub fn carve_from(&self, lane: &Lane, from: u32, want: Want) -> Option<Carved> {
+    #[inline]
+    pub fn carve_from(&self, lane: &Lane, from: u32, want: &Want) -> Option<Carved> {
         for _ in 0..LOST_MAX {
             let free = self.free_at(from)?;
             let end = from + free;
@@ -115,7 +119,8 @@ impl<H: Headers> Sector<'_, H> {
     }
 
     /// `FREE(n)` → `HELD(n)`, and on to the state wanted: an exact fit.
-    fn take_whole(&self, at: u32, len: u32, want: Want) -> bool {
+    #[inline]
+    fn take_whole(&self, at: u32, len: u32, want: &Want) -> bool {
         // Acquire (E1): sees the stores of whoever made this block free.
         if self.word(at).cas(head(State::Free, len), head(State::Held, len)).is_err() {
             return false;
@@ -124,6 +129,7 @@ impl<H: Headers> Sector<'_, H> {
         // header stays true.
         self.headers.set_note(at, want.note);
         self.store_tail(at, len);
+        self.retract(at, len);
         if want.state != State::Held {
             // Release (E2): publishes header and tail to whoever acks or takes this block.
             self.word(at).store(head(want.state, len));
@@ -132,7 +138,8 @@ impl<H: Headers> Sector<'_, H> {
     }
 
     /// `FREE(s)` → `FREE(s - n)`: the last n granules are the caller's.
-    fn take_end(&self, lane: &Lane, from: u32, free: u32, carved: Carved, want: Want) -> bool {
+    #[inline]
+    fn take_end(&self, lane: &Lane, from: u32, free: u32, carved: Carved, want: &Want) -> bool {
         let rest = free - carved.len;
         let word = self.word(from);
         let (old, new) = (head(State::Free, free), head(State::Free, rest));
@@ -158,6 +165,7 @@ impl<H: Headers> Sector<'_, H> {
         }
         if Cell::of(rest) != Cell::of(free) && !mutation::is(Mutation::CarveForgetsIndex) {
             self.index().set(Cell::of(rest), from >> CHUNK_SHIFT);
+            self.retract(from, free);
         }
         lane.put(Cell::of(rest), from);
         true

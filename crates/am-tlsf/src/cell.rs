@@ -29,12 +29,12 @@ impl Cell {
     #[inline]
     #[must_use]
     pub const fn of(len: u32) -> Self {
-        if len < STEPS {
+        if len < 2 * STEPS {
             return Self(len);
         }
-        let log = 31 - len.leading_zeros();
-        let step = (len >> (log - STEP_BITS)) & (STEPS - 1);
-        Self((log - STEP_BITS + 1) * STEPS + step)
+        // The leading bit counts as one row more, the bits behind it are the step.
+        let shift = 31 - STEP_BITS - len.leading_zeros();
+        Self(shift * STEPS + (len >> shift))
     }
 
     /// Returns the first cell whose every block is at least `len` granules long, or `None` when
@@ -42,14 +42,12 @@ impl Cell {
     #[inline]
     #[must_use]
     pub const fn at_least(len: u32) -> Option<Self> {
-        let cell = Self::of(len);
-        if cell.min_len() >= len {
-            Some(cell)
-        } else if cell.0 + 1 < CELLS {
-            Some(Self(cell.0 + 1))
-        } else {
-            None
+        if len < 2 * STEPS {
+            return Some(Self(len)); // one length per cell
         }
+        let step = 1 << (31 - len.leading_zeros() - STEP_BITS);
+        let cell = Self::of(len + (step - 1));
+        if cell.0 < CELLS { Some(cell) } else { None }
     }
 
     /// Returns the shortest length of the cell, in granules.

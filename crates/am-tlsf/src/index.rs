@@ -103,9 +103,9 @@ impl IndexShape {
 }
 
 /// The hint index of one sector.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Index<'a> {
-    shape: &'a IndexShape,
+    shape: IndexShape,
     words: &'a [Word],
 }
 
@@ -113,7 +113,7 @@ impl<'a> Index<'a> {
     /// Looks at `words` as an index of that shape; `None` when there are too few.
     #[inline]
     #[must_use]
-    pub fn new(shape: &'a IndexShape, words: &'a [Word]) -> Option<Self> {
+    pub fn new(shape: IndexShape, words: &'a [Word]) -> Option<Self> {
         if words.len() as u64 >= shape.words() { Some(Self { shape, words }) } else { None }
     }
 

@@ -7,32 +7,26 @@
 
 use crate::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
-/// Cells that a lane remembers; longer blocks are few and are found by the index.
+/// Cells whose heads a lane remembers one by one; of longer blocks it remembers the last.
 const CELLS: usize = 64;
 /// Hints per cell.
-const DEPTH: u32 = 7;
+const DEPTH: u32 = 8;
 
 /// Hints of one thread for one sector. All operations are wait-free.
 #[derive(Debug)]
 pub struct Lane {
+    /// Which cells have a hint.
     occupied: AtomicU64,
+    /// A head of a cell beyond those remembered one by one, as granule + 1.
+    long: AtomicU32,
+    /// The chunk where a search of the index begins.
     start: AtomicU32,
-    cells: [Recent; CELLS],
-}
-
-/// The newest heads of one cell: how many were put, then a ring of granule + 1 (0: none).
-#[derive(Debug)]
-struct Recent {
-    count: AtomicU32,
-    heads: [AtomicU32; DEPTH as usize],
-}
-
-impl Recent {
-    const fn new() -> Self {
-        Self { count: AtomicU32::new(0), heads: [const { AtomicU32::new(0) }; DEPTH as usize] }
-    }
+    /// Per cell: how many heads were put, less those taken; modulo 256.
+    tops: [AtomicU8; CELLS],
+    /// Per cell a ring of heads as granule + 1; 0 is none.
+    heads: [[AtomicU32; DEPTH as usize]; CELLS],
 }
 
 impl Lane {
@@ -41,8 +35,10 @@ impl Lane {
     pub const fn new() -> Self {
         Self {
             occupied: AtomicU64::new(0),
+            long: AtomicU32::new(0),
             start: AtomicU32::new(0),
-            cells: [const { Recent::new() }; CELLS],
+            tops: [const { AtomicU8::new(0) }; CELLS],
+            heads: [const { [const { AtomicU32::new(0) }; DEPTH as usize] }; CELLS],
         }
     }
 
@@ -50,41 +46,43 @@ impl Lane {
     #[inline]
     pub fn put(&self, cell: Cell, head: u32) {
         let number = cell.number() as usize;
-        let Some(recent) = self.cells.get(number) else { return };
-        let count = recent.count.load(Relaxed);
-        recent.heads[(count % DEPTH) as usize].store(head.wrapping_add(1), Relaxed);
-        recent.count.store(count.wrapping_add(1), Relaxed);
+        if number >= CELLS {
+            self.long.store(head.wrapping_add(1), Relaxed);
+            return;
+        }
+        let top = self.tops[number].load(Relaxed);
+        self.heads[number][(u32::from(top) % DEPTH) as usize].store(head.wrapping_add(1), Relaxed);
+        self.tops[number].store(top.wrapping_add(1), Relaxed);
         self.occupied.store(self.occupied.load(Relaxed) | 1 << number, Relaxed);
     }
 
     /// Takes the newest hint of the first cell at or above `cell` that has one.
     #[inline]
     pub fn take(&self, cell: Cell) -> Option<u32> {
-        let number = cell.number();
-        if number as usize >= CELLS {
-            return None;
-        }
+        let above = (!0u64).checked_shl(cell.number()).unwrap_or(0);
         // Bounded: every turn returns or empties one cell.
-        for _ in 0..CELLS {
+        for _ in 0..=CELLS {
             let occupied = self.occupied.load(Relaxed);
-            let above = occupied & (!0 << number);
-            if above == 0 {
-                return None;
+            let wanted = occupied & above;
+            if wanted == 0 {
+                break;
             }
-            let found = above.trailing_zeros();
-            let recent = &self.cells[found as usize];
-            let count = recent.count.load(Relaxed).wrapping_sub(1);
-            let slot = &recent.heads[(count % DEPTH) as usize];
+            let number = wanted.trailing_zeros() as usize;
+            let top = self.tops[number].load(Relaxed).wrapping_sub(1);
+            let slot = &self.heads[number][(u32::from(top) % DEPTH) as usize];
             let head = slot.load(Relaxed);
             if head != 0 {
                 slot.store(0, Relaxed);
-                recent.count.store(count, Relaxed);
+                self.tops[number].store(top, Relaxed);
                 return Some(head.wrapping_sub(1));
             }
-            recent.count.store(0, Relaxed);
-            self.occupied.store(occupied & !(1 << found), Relaxed);
+            self.occupied.store(occupied & !(1 << number), Relaxed);
         }
-        None
+        let long = self.long.load(Relaxed);
+        if long != 0 {
+            self.long.store(0, Relaxed);
+        }
+        long.checked_sub(1)
     }
 
     /// Returns the chunk where a search of the index begins.
@@ -130,10 +128,12 @@ mod tests {
             lane.put(Cell::of(3), head);
         }
         let kept: Vec<u32> = core::iter::from_fn(|| lane.take(Cell::of(3))).collect();
-        assert_eq!(kept, [19, 18, 17, 16, 15, 14, 13]);
+        assert_eq!(kept, [19, 18, 17, 16, 15, 14, 13, 12]);
         lane.put(Cell::of(3), 7);
         assert_eq!(lane.take(Cell::of(3)), Some(7));
-        lane.put(Cell::of(5000), 7);
+        lane.put(Cell::of(5000), 8);
+        lane.put(Cell::of(6000), 9);
+        assert_eq!(lane.take(Cell::of(4)), Some(9));
         assert_eq!(lane.take(Cell::of(1)), None);
     }
 }

@@ -26,14 +26,14 @@
 //! let words: Vec<Word> = (0..1000).map(|_| Word::new(0)).collect();
 //! let bits: Vec<Word> = (0..shape.words()).map(|_| Word::new(0)).collect();
 //! let lefts = Lefts(RefCell::new(vec![0; 1000]));
-//! let sector = Sector::new(&words, Index::new(&shape, &bits).unwrap(), &[], &lefts).unwrap();
+//! let sector = Sector::new(&words, Index::new(shape, &bits).unwrap(), &[], &lefts).unwrap();
 //! let lane = Lane::new();
 //!
 //! words[0].swap_full(head(State::Free, 1000)); // everything is one free block ...
 //! sector.announce(&lane, 0, 1000);
 //!
 //! let want = Want::new(7, State::Allocated);
-//! let block = sector.carve(&lane, want).unwrap();
+//! let block = sector.carve(&lane, &want).unwrap();
 //! assert_eq!((block.head, block.len), (993, 7)); // ... and the block is its end
 //! assert_eq!(sector.free_at(0), Some(993));
 //! ```

@@ -6,6 +6,13 @@ use crate::lane::Lane;
 use am_layout::counter::{Event, count};
 use am_layout::{LEN_MAX, Seen, Word, free_len};
 
+/// Shortest free block whose hint is taken back at once.
+#[cfg(not(loom))]
+const RETRACT_LEN: u32 = CHUNK_LEN;
+// Both ways occur in the model's small worlds.
+#[cfg(loom)]
+const RETRACT_LEN: u32 = 4;
+
 /// The headers of a sector's blocks: what is kept with a block beside its words.
 ///
 /// Every function is called for a `head` only by whoever owns the block or limbo range that begins
@@ -23,8 +30,8 @@ pub trait Headers {
 
 /// One sector, as the algorithms see it.
 ///
-/// A copyable view over borrowed words: the truth, one word per granule, and the hints.
-#[derive(Clone, Copy, Debug)]
+/// A view over borrowed words: the truth, one word per granule, and the hints.
+#[derive(Clone, Debug)]
 pub struct Sector<'a, H> {
     words: &'a [Word],
     index: Index<'a>,
@@ -78,8 +85,8 @@ impl<'a, H: Headers> Sector<'a, H> {
     /// Returns the hint index.
     #[inline]
     #[must_use]
-    pub fn index(&self) -> Index<'a> {
-        self.index
+    pub fn index(&self) -> &Index<'a> {
+        &self.index
     }
 
     /// Counts an event.
@@ -131,6 +138,24 @@ impl<'a, H: Headers> Sector<'a, H> {
         lane.put(cell, head);
     }
 
+    /// Says that the free head of `len` at `head` is no longer, so far as that is worth it.
+    ///
+    /// A chunk holds at most one free head that is a chunk long, so the hint to it leads nowhere
+    /// now, and clearing it here, where the words are warm, is cheaper than finding it stale later.
+    /// The hint to a shorter one may lead to another, and will soon do so again: it stays.
+    #[inline]
+    pub fn retract(&self, head: u32, len: u32) {
+        if len >= RETRACT_LEN {
+            self.retract_long(head, len);
+        }
+    }
+
+    #[inline(never)]
+    fn retract_long(&self, head: u32, len: u32) {
+        let (cell, chunk) = (Cell::of(len), head >> CHUNK_SHIFT);
+        self.index.clear(cell, chunk, || self.scan(chunk, |len| Cell::of(len) == cell).is_some());
+    }
+
     /// Looks through a chunk for a free head that `accept` wants, and returns it with its length.
     pub fn scan(&self, chunk: u32, accept: impl Fn(u32) -> bool) -> Option<(u32, u32)> {
         let mut at = chunk << CHUNK_SHIFT;
@@ -162,19 +187,20 @@ pub struct Run {
 /// Exact when nothing is in flight. Beside live traffic each run was true when it was read, and a
 /// block that changed under the walk shows as limbo.
 #[derive(Clone, Debug)]
-pub struct Runs<'a, H> {
-    sector: Sector<'a, H>,
+pub struct Runs<'s, 'a, H> {
+    sector: &'s Sector<'a, H>,
     at: u32,
 }
 
 impl<'a, H: Headers> Sector<'a, H> {
     /// Walks the sector from its origin.
-    pub fn runs(self) -> Runs<'a, H> {
+    #[must_use]
+    pub fn runs(&self) -> Runs<'_, 'a, H> {
         Runs { sector: self, at: 0 }
     }
 }
 
-impl<H: Headers> Iterator for Runs<'_, H> {
+impl<H: Headers> Iterator for Runs<'_, '_, H> {
     type Item = Run;
 
     fn next(&mut self) -> Option<Run> {
