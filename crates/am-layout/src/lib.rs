@@ -44,4 +44,6 @@ pub use offset::{BadOffset, OFFSET_UNIT_BYTES, Offset, REACH_BYTES, RelativePtr}
 pub use state::{
     INTERIOR, LEN_MAX, Seen, State, VALUE_BITS, free_len, head, len_in, tail, tail_distance,
 };
+#[cfg(am_count)]
+pub use word::RMW_COUNT;
 pub use word::Word;

@@ -63,6 +63,14 @@ impl Word {
         self.1.fetch_add(0, Relaxed);
     }
 
+    /// Counts a read-modify-write, in a counting build.
+    #[inline]
+    fn counted(&self) -> &AtomicU32 {
+        #[cfg(am_count)]
+        RMW_COUNT.fetch_add(1, Relaxed);
+        &self.0
+    }
+
     /// Loads with acquire: sees everything that happened before the store it reads.
     #[inline]
     pub fn load(&self) -> u32 {
@@ -95,7 +103,7 @@ impl Word {
     /// The value seen, when it was not `expected`; nothing is written then.
     #[inline]
     pub fn cas(&self, expected: u32, new: u32) -> Result<(), u32> {
-        match self.0.compare_exchange(expected, new, AcqRel, Acquire) {
+        match self.counted().compare_exchange(expected, new, AcqRel, Acquire) {
             Ok(_) => Ok(()),
             Err(seen) => Err(seen),
         }
@@ -115,7 +123,7 @@ impl Word {
     /// Stores `value` with release, followed by a full barrier.
     #[inline]
     pub fn swap_full(&self, value: u32) -> u32 {
-        let old = self.0.swap(value, AcqRel);
+        let old = self.counted().swap(value, AcqRel);
         full_barrier();
         old
     }
@@ -123,7 +131,7 @@ impl Word {
     /// Sets the bits of `mask`, followed by a full barrier; returns the value before.
     #[inline]
     pub fn fetch_or_full(&self, mask: u32) -> u32 {
-        let old = self.0.fetch_or(mask, AcqRel);
+        let old = self.counted().fetch_or(mask, AcqRel);
         full_barrier();
         old
     }
@@ -131,7 +139,7 @@ impl Word {
     /// Keeps only the bits of `mask`, followed by a full barrier; returns the value before.
     #[inline]
     pub fn fetch_and_full(&self, mask: u32) -> u32 {
-        let old = self.0.fetch_and(mask, AcqRel);
+        let old = self.counted().fetch_and(mask, AcqRel);
         full_barrier();
         old
     }
@@ -139,9 +147,16 @@ impl Word {
     /// Adds `n`, wrapping, with no ordering: for counters nobody decides by.
     #[inline]
     pub fn count(&self, n: u32) {
-        self.0.fetch_add(n, Relaxed);
+        self.counted().fetch_add(n, Relaxed);
     }
 }
+
+/// Read-modify-writes on words so far, by the whole process.
+///
+/// Only in a counting build (`--cfg am_count`), which `cargo xtask bench rmw` makes: what an
+/// operation pays most for is counted there, not guessed.
+#[cfg(am_count)]
+pub static RMW_COUNT: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
 
 impl Default for Word {
     fn default() -> Self {

@@ -283,7 +283,7 @@ fn free_against_exact_fit_of_its_left_neighbour_loses_nothing() {
 
 #[test]
 fn cell_changes_of_one_block_keep_it_known() {
-    check(2, || {
+    check(1, || {
         let arena = Arc::new(Arena::new(6));
         let a = arena.must(1);
         let got = race(

@@ -169,19 +169,31 @@ impl<'a> Index<'a> {
     ///
     /// `look` tells whether it holds one after all. Returns true when the hint was restored.
     pub fn clear(&self, cell: Cell, chunk: u32, look: impl FnOnce() -> bool) -> bool {
-        if !self.covers(cell, chunk) {
-            return false;
-        }
-        let node = self.node(cell, 0, chunk);
-        let rest = lower(node, bit(chunk));
-        if !mutation::is(Mutation::ClearForgetsToLook) && look() {
-            self.set_from(cell, 0, chunk);
-            return true;
-        }
-        if rest == 0 {
-            self.clear_above(cell, 0, chunk);
+        match self.clear_leaf(cell, chunk, look) {
+            Some(0) => self.clear_above(cell, 0, chunk),
+            Some(_) => {}
+            None => return true,
         }
         false
+    }
+
+    /// As [`clear`](Self::clear), but leaves the bits above an emptied word to a later search: a
+    /// head that comes soon finds them set.
+    pub fn clear_leaf_only(&self, cell: Cell, chunk: u32, look: impl FnOnce() -> bool) {
+        self.clear_leaf(cell, chunk, look);
+    }
+
+    /// Returns what is left of the leaf word, or `None` when the hint was restored.
+    fn clear_leaf(&self, cell: Cell, chunk: u32, look: impl FnOnce() -> bool) -> Option<u32> {
+        if !self.covers(cell, chunk) {
+            return Some(!0);
+        }
+        let rest = lower(self.node(cell, 0, chunk), bit(chunk));
+        if !mutation::is(Mutation::ClearForgetsToLook) && look() {
+            self.set_from(cell, 0, chunk);
+            return None;
+        }
+        Some(rest)
     }
 
     /// Clears the bits above an empty word of `level`, each time looking again.

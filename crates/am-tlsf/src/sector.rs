@@ -153,7 +153,8 @@ impl<'a, H: Headers> Sector<'a, H> {
     #[inline(never)]
     fn retract_long(&self, head: u32, len: u32) {
         let (cell, chunk) = (Cell::of(len), head >> CHUNK_SHIFT);
-        self.index.clear(cell, chunk, || self.scan(chunk, |len| Cell::of(len) == cell).is_some());
+        let look = || self.scan(chunk, |len| Cell::of(len) == cell).is_some();
+        self.index.clear_leaf_only(cell, chunk, look);
     }
 
     /// Looks through a chunk for a free head that `accept` wants, and returns it with its length.
