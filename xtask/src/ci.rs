@@ -1,0 +1,130 @@
+//! `cargo xtask ci`: the gate.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::process::{self, cargo};
+use crate::verdict::{Outcome, Verdict};
+use crate::{endurance, model};
+
+/// Which part of the gate.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Run only this step; may be given more than once. Without it: all of them
+    #[arg(long, value_name = "STEP", value_parser = names())]
+    only: Vec<String>,
+}
+
+/// One step of the gate.
+struct Step {
+    name: &'static str,
+    run: fn() -> Result<()>,
+}
+
+/// All steps, the cheapest first.
+const STEPS: &[Step] = &[
+    Step { name: "fmt", run: fmt },
+    Step { name: "clippy", run: clippy },
+    Step { name: "test", run: test },
+    Step { name: "doctest", run: doctest },
+    Step { name: "doc", run: doc },
+    Step { name: "model", run: model },
+    Step { name: "endurance", run: || endurance(1) },
+    Step { name: "endurance-2", run: || endurance(2) },
+    Step { name: "handover", run: handover },
+];
+
+/// Runs the steps in order, up to the first that fails, and prints what each took.
+pub fn run(args: &Args) -> Result<Outcome> {
+    let chosen = |step: &&Step| args.only.is_empty() || args.only.iter().any(|n| n == step.name);
+    let mut times = Vec::new();
+    let mut broken = None;
+    let begin = Instant::now();
+    for step in STEPS.iter().filter(chosen) {
+        eprintln!("\n== {}", step.name);
+        let begin = Instant::now();
+        let result = (step.run)();
+        times.push((step.name, begin.elapsed(), result.is_ok()));
+        if let Err(error) = result {
+            eprintln!("error: {error:#}");
+            broken = Some(step.name);
+            break;
+        }
+    }
+    print_summary(&times);
+    let values = format!("steps={} seconds={:.0}", times.len(), begin.elapsed().as_secs_f64());
+    Ok(Outcome::Judge(match broken {
+        None => Verdict::ok(values),
+        Some(name) => Verdict::failed(format!("step={name} {values}")),
+    }))
+}
+
+fn print_summary(times: &[(&str, Duration, bool)]) {
+    println!("\n{:<12} {:>8}", "step", "seconds");
+    for (name, time, ok) in times {
+        let mark = if *ok { "" } else { "  FAILED" };
+        println!("{name:<12} {:>8.1}{mark}", time.as_secs_f64());
+    }
+}
+
+fn names() -> Vec<&'static str> {
+    STEPS.iter().map(|step| step.name).collect()
+}
+
+fn fmt() -> Result<()> {
+    process::run(&mut cargo(["fmt", "--all", "--check"]))
+}
+
+/// Warnings are errors here, with the default features and with all of them.
+fn clippy() -> Result<()> {
+    for features in [None, Some("--all-features")] {
+        let mut command = cargo(["clippy", "--workspace", "--all-targets"]);
+        command.args(features).args(["--", "-D", "warnings"]);
+        process::run(&mut command)?;
+    }
+    Ok(())
+}
+
+fn test() -> Result<()> {
+    if process::has_subcommand("nextest") {
+        return process::run(&mut cargo(["nextest", "run", "--workspace"]));
+    }
+    // The doctests are a step of their own.
+    let targets = ["--lib", "--bins", "--tests", "--examples"];
+    process::run(cargo(["test", "--workspace"]).args(targets))
+}
+
+fn doctest() -> Result<()> {
+    process::run(&mut cargo(["test", "--workspace", "--doc"]))
+}
+
+fn doc() -> Result<()> {
+    let mut command = cargo(["doc", "--workspace", "--no-deps"]);
+    process::run(command.env("RUSTDOCFLAGS", "-Dwarnings"))
+}
+
+fn model() -> Result<()> {
+    must_hold(model::run(&model::Args::gate())?)
+}
+
+fn endurance(processes: u32) -> Result<()> {
+    must_hold(endurance::run(&endurance::Args::gate(processes))?)
+}
+
+fn handover() -> Result<()> {
+    let mut command = cargo(["run", "--quiet", "--release", "--package=atomic-matrix"]);
+    command.arg("--example=handover");
+    must_hold(Outcome::Judged(process::run_judging(&mut command)?))
+}
+
+/// A verb run as a step: what it finds wrong is an error of the step.
+fn must_hold(outcome: Outcome) -> Result<()> {
+    match outcome {
+        Outcome::Judge(verdict) if !verdict.ok => bail!("{verdict}"),
+        Outcome::Judged(false) => bail!("the verdict above"),
+        Outcome::Judge(verdict) => println!("{verdict}"),
+        Outcome::Judged(true) | Outcome::Done => {}
+    }
+    Ok(())
+}
