@@ -1,7 +1,7 @@
 //! Where the parts of a segment lie.
 //!
 //! ```text
-//! [ guard 16 B ][ matrix: head | counters | per sector: index, granule words ][ padding ]
+//! [ guard 16 B ][ matrix: head | control | per sector: index, granule words ][ padding ]
 //! [ sector 0 ][ sector 1 ][ sector 2 ]
 //! ```
 //! A sector begins 32 bytes before a multiple of [`SECTOR_ALIGN_BYTES`], so that every payload,
@@ -10,6 +10,7 @@
 //! A [`Geometry`] is written into the head once, by the formatter, and read once, by each
 //! attachment, which validates it and keeps it in private memory.
 
+use crate::counter::CONTROL_WORDS;
 use crate::offset::{OFFSET_UNIT_BYTES, REACH_BYTES};
 use crate::state::LEN_MAX;
 use crate::{GUARD_WORDS, HEADER_BYTES, Word};
@@ -22,10 +23,8 @@ pub const SECTOR_ALIGN_BYTES: u64 = 4096;
 pub const GRANULE_MIN_BYTES: u64 = 32;
 /// Words of the matrix's head, behind the guard's.
 pub const HEAD_WORDS: usize = 60;
-/// Words of the counters of one sector.
-pub const COUNTER_WORDS: usize = 32;
-/// First byte behind guard, head and counters.
-pub const FIXED_BYTES: u64 = ((GUARD_WORDS + HEAD_WORDS + SECTORS * COUNTER_WORDS) * 4) as u64;
+/// First byte behind guard, head and control words.
+pub const FIXED_BYTES: u64 = ((GUARD_WORDS + HEAD_WORDS + SECTORS * CONTROL_WORDS) * 4) as u64;
 
 /// Where one sector and its metadata lie. A sector that is absent has no granules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

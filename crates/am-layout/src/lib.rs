@@ -33,10 +33,10 @@ mod offset;
 mod state;
 mod word;
 
-pub use counter::Event;
+pub use counter::{CONTROL_WORDS, Event};
 pub use geometry::{
-    BadGeometry, COUNTER_WORDS, FIXED_BYTES, GRANULE_MIN_BYTES, Geometry, HEAD_WORDS,
-    SECTOR_ALIGN_BYTES, SECTORS, SectorGeometry,
+    BadGeometry, FIXED_BYTES, GRANULE_MIN_BYTES, Geometry, HEAD_WORDS, SECTOR_ALIGN_BYTES, SECTORS,
+    SectorGeometry,
 };
 pub use guard::{GUARD_BYTES, GUARD_WORDS};
 pub use header::{BlockHeader, HEADER_BYTES};

@@ -28,11 +28,12 @@ pub enum Mutation {
     EmptyIsExhausted,
     CarveWithoutRelease,
     GiveWithoutRelease,
+    ReturnForgetsWalkers,
 }
 
 impl Mutation {
     /// Every defect.
-    pub const ALL: [Mutation; 19] = [
+    pub const ALL: [Mutation; 20] = [
         Mutation::AckWithoutCas,
         Mutation::AbsorbWithoutAdjacency,
         Mutation::CarveWithoutCas,
@@ -52,6 +53,7 @@ impl Mutation {
         Mutation::EmptyIsExhausted,
         Mutation::CarveWithoutRelease,
         Mutation::GiveWithoutRelease,
+        Mutation::ReturnForgetsWalkers,
     ];
 }
 

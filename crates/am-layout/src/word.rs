@@ -144,6 +144,14 @@ impl Word {
         old
     }
 
+    /// Adds 1, wrapping, followed by a full barrier; returns the value before.
+    #[inline]
+    pub fn increment_full(&self) -> u32 {
+        let old = self.counted().fetch_add(1, AcqRel);
+        full_barrier();
+        old
+    }
+
     /// Adds `n`, wrapping, with no ordering: for counters nobody decides by.
     #[inline]
     pub fn count(&self, n: u32) {

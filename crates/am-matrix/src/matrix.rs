@@ -5,7 +5,7 @@ use crate::block::Block;
 use crate::error::{Error, SectorId};
 use crate::lanes::Lanes;
 use am_layout::{
-    BadGeometry, COUNTER_WORDS, GUARD_WORDS, Geometry, HEAD_WORDS, OFFSET_UNIT_BYTES, Offset,
+    BadGeometry, CONTROL_WORDS, GUARD_WORDS, Geometry, HEAD_WORDS, OFFSET_UNIT_BYTES, Offset,
     SECTOR_ALIGN_BYTES, SECTORS, SectorGeometry, State,
 };
 use am_ripple::{Carved, NoBlock, Want, WrongState};
@@ -312,13 +312,13 @@ impl<'a> Part<'a> {
         if u64::from(plan.index_words) != shape.words() {
             return Err(broken("an index has not the size that its sector needs"));
         }
-        let counters_at = 4 * (GUARD_WORDS + HEAD_WORDS + number * COUNTER_WORDS) as u64;
+        let control_at = 4 * (GUARD_WORDS + HEAD_WORDS + number * CONTROL_WORDS) as u64;
         let words = |at, count| arena.words(at, count).ok_or(broken("metadata lies outside"));
         let index = Index::new(shape, words(plan.index_bytes, shape.words())?)
             .ok_or(broken("an index is too short"))?;
-        let counters = words(counters_at, COUNTER_WORDS as u64)?;
+        let control = words(control_at, CONTROL_WORDS as u64)?;
         let granules = words(plan.words_bytes, plan.granules.into())?;
-        let sector = Sector::new(granules, index, counters, arena.headers(&plan))
+        let sector = Sector::new(granules, index, control, arena.headers(&plan))
             .ok_or(broken("a sector has too many granules"))?;
         Ok(Self {
             id: SectorId::ALL[number],

@@ -1,6 +1,6 @@
 //! Giving a block back, and passing it from guard to offset and back.
 
-use crate::ripple::{Range, ripple};
+use crate::ripple::{Range, give_back};
 use am_layout::mutation::{self, Mutation};
 use am_layout::{INTERIOR, Seen, State, head, len_in};
 use am_tlsf::{Headers, Lane, Sector};
@@ -63,7 +63,7 @@ pub fn ack<H: Headers>(
     from: State,
 ) -> Result<u32, WrongState> {
     let len = transition(sector, at, from, State::Acked)?;
-    ripple(sector, lane, Range { head: at, len });
+    give_back(sector, lane, Range { head: at, len });
     Ok(len)
 }
 
@@ -90,7 +90,7 @@ pub fn take<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongSta
 
 /// Makes a fresh sector, all zero words, one free block. Only before anybody else sees the sector.
 pub fn format<H: Headers>(sector: &Sector<'_, H>, lane: &Lane) {
-    ripple(sector, lane, Range { head: 0, len: sector.len() });
+    give_back(sector, lane, Range { head: 0, len: sector.len() });
 }
 
 /// Shortens a held block to `len` granules in place; the rest goes back.
@@ -115,7 +115,7 @@ pub fn shrink<H: Headers>(
     resize(sector, at, old, len)?;
     let rest = Range { head: at + len, len: old - len };
     sector.headers.set_left(rest.head, at);
-    ripple(sector, lane, rest);
+    give_back(sector, lane, rest);
     Ok(())
 }
 
@@ -141,19 +141,19 @@ pub fn grow<H: Headers>(
     }
     let Some(right) = crate::ripple::claim_free(sector, end) else { return Ok(false) };
     if right.len < needed {
-        ripple(sector, lane, right);
+        give_back(sector, lane, right);
         return Ok(false);
     }
     sector.word(right.head).store_relaxed(INTERIOR);
     sector.store_tail(at, len);
     if let Err(wrong) = resize(sector, at, old, len) {
-        ripple(sector, lane, right);
+        give_back(sector, lane, right);
         return Err(wrong);
     }
     if right.len > needed {
         let rest = Range { head: at + len, len: right.len - needed };
         sector.headers.set_left(rest.head, at);
-        ripple(sector, lane, rest);
+        give_back(sector, lane, rest);
     }
     Ok(true)
 }

@@ -1,7 +1,7 @@
 //! Many blocks at once: one carve that is split, one ripple for blocks that lie side by side.
 
 use crate::ack::{WrongState, resize, transition};
-use crate::ripple::{Range, ripple};
+use crate::ripple::{Range, give_back};
 use am_layout::{INTERIOR, Seen, State, head};
 use am_tlsf::{Headers, Lane, Sector};
 
@@ -67,14 +67,14 @@ pub fn ack_many<H: Headers>(
             }
             other => {
                 if let Some(run) = other {
-                    ripple(sector, lane, run);
+                    give_back(sector, lane, run);
                 }
                 Some(Range { head: at, len })
             }
         };
     }
     if let Some(run) = run {
-        ripple(sector, lane, run);
+        give_back(sector, lane, run);
     }
     first_wrong
 }

@@ -42,8 +42,8 @@ struct Walk {
 /// granules, and far fewer when blocks are long.
 ///
 /// # Errors
-/// [`NoBlock::Exhausted`] when a walk met no free block that is long enough and nothing in flight;
-/// [`NoBlock::Contended`] when every walk met blocks on their way.
+/// [`NoBlock::Exhausted`] when a walk met no free block that is long enough and nothing in flight,
+/// and nothing was given back meanwhile; [`NoBlock::Contended`] when every walk was disturbed.
 #[inline]
 pub fn allocate<H: Headers>(
     sector: &Sector<'_, H>,
@@ -66,6 +66,7 @@ fn allocate_by_walking<H: Headers>(
 ) -> Result<Carved, NoBlock> {
     let mut largest = 0;
     for _ in 0..WALKS_MAX {
+        let returns = sector.begin_walk();
         let walk = if mutation::is(Mutation::EmptyIsExhausted) {
             Walk::default()
         } else {
@@ -76,7 +77,8 @@ fn allocate_by_walking<H: Headers>(
         if let Some(carved) = walk.carved.or_else(|| sector.carve(lane, want)) {
             return Ok(trim(sector, lane, carved, want));
         }
-        if !walk.in_flight {
+        // Nothing moved under the walk and nothing was given back behind it: what it saw was so.
+        if !walk.in_flight && sector.returns() == returns {
             sector.count(Event::Exhausted);
             return Err(NoBlock::Exhausted { largest });
         }
@@ -125,6 +127,8 @@ fn heal<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, want: Option<&Want>) ->
                     if walk.carved.is_some() {
                         return walk;
                     }
+                    // Lost to another thread, unless only the alignment was in the way.
+                    walk.in_flight |= want.align == 1 || sector.free_at(at) != Some(len);
                 }
                 continue_after(&mut at, len);
             }

@@ -14,7 +14,7 @@
 //! It needs neither `std` nor an allocator nor `unsafe`, and takes any [`Sector`] view:
 //!
 //! ```
-//! use am_layout::{State, Word};
+//! use am_layout::{CONTROL_WORDS, State, Word};
 //! use am_ripple::{ack, allocate, format};
 //! use am_tlsf::{Index, IndexShape, Lane, Headers, Sector, Want};
 //! use core::cell::RefCell;
@@ -28,8 +28,9 @@
 //! let shape = IndexShape::new(100);
 //! let words: Vec<Word> = (0..100).map(|_| Word::new(0)).collect();
 //! let bits: Vec<Word> = (0..shape.words()).map(|_| Word::new(0)).collect();
+//! let control: Vec<Word> = (0..CONTROL_WORDS).map(|_| Word::new(0)).collect();
 //! let lefts = Lefts(RefCell::new(vec![0; 100]));
-//! let sector = Sector::new(&words, Index::new(shape, &bits).unwrap(), &[], &lefts).unwrap();
+//! let sector = Sector::new(&words, Index::new(shape, &bits).unwrap(), &control, &lefts).unwrap();
 //! let lane = Lane::new();
 //! format(&sector, &lane);
 //!

@@ -35,6 +35,14 @@ impl Range {
     }
 }
 
+/// Gives a range back: lets it flow, and tells whoever walks the sector meanwhile.
+#[inline]
+pub(crate) fn give_back<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) {
+    ripple(sector, lane, range);
+    // E7: the ripple's last free head was made by an operation with a full barrier.
+    sector.tell_walkers(lane);
+}
+
 /// Lets a range flow to the left as far as it goes. Lock-free and bounded.
 pub(crate) fn ripple<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, mut range: Range) {
     for _ in 0..ROUNDS_MAX {

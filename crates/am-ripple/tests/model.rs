@@ -8,12 +8,12 @@
 mod world;
 
 use am_layout::mutation::{Mutation, activate};
-use am_layout::{State, Word};
+use am_layout::{Seen, State, Word};
 use am_ripple::{
     Carved, Lane, NoBlock, Want, WrongState, ack, ack_many, allocate, give, grow, repair, shrink,
     split, take,
 };
-use am_tlsf::{CHUNK_SHIFT, Cell};
+use am_tlsf::{CHUNK_SHIFT, Cell, Run};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
@@ -418,6 +418,34 @@ fn slow_path_merges_neighbours_that_a_ripple_left_apart() {
     });
 }
 
+/// One granule of two is free at every instant, but never the same for long. A walk that meets
+/// neither it nor anything in flight must know that it was disturbed (E7).
+#[test]
+fn walk_that_misses_a_moving_free_block_knows_that_it_was_disturbed() {
+    check(3, || {
+        let arena = Arc::new(Arena::new(2));
+        let (b, a) = (arena.must(1), arena.must(1));
+        arena.free(b);
+        let got = race(
+            &arena,
+            bodies![
+                |w: &Arena| {
+                    let sector = w.world.sector();
+                    let returns = sector.begin_walk();
+                    let used = |run: Run| matches!(run.seen, Seen::Head(State::Allocated, _));
+                    assert!(!sector.runs().all(used) || sector.returns() != returns);
+                    None
+                },
+                move |w: &Arena| {
+                    w.free(a);
+                    Some(w.allocate(1).expect("one granule is always free"))
+                }
+            ],
+        );
+        free_all(&arena, got.into_iter().flatten());
+    });
+}
+
 #[test]
 fn ack_twice_at_once_succeeds_once() {
     check(3, || {
@@ -552,7 +580,7 @@ fn block_allocated_here_and_freed_there_keeps_its_tail_and_hint() {
             ],
         );
         let left: Vec<_> = match arena.world.sector().seen_at(2) {
-            am_layout::Seen::Head(State::Allocated, len) => vec![Carved { head: 2, len }],
+            Seen::Head(State::Allocated, len) => vec![Carved { head: 2, len }],
             _ => vec![],
         };
         arena.world.assert_sound(&left);

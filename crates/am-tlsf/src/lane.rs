@@ -6,7 +6,7 @@
 //! each other's hints, which costs time only.
 
 use crate::cell::Cell;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// Cells whose heads a lane remembers one by one; of longer blocks it remembers the last.
@@ -23,6 +23,8 @@ pub struct Lane {
     long: AtomicU32,
     /// The chunk where a search of the index begins.
     start: AtomicU32,
+    /// The last walk that was told of a block given back through this lane.
+    told: AtomicU32,
     /// Per cell: how many heads were put, less those taken; modulo 256.
     tops: [AtomicU8; CELLS],
     /// Per cell a ring of heads as granule + 1; 0 is none.
@@ -37,6 +39,7 @@ impl Lane {
             occupied: AtomicU64::new(0),
             long: AtomicU32::new(0),
             start: AtomicU32::new(0),
+            told: AtomicU32::new(0),
             tops: [const { AtomicU8::new(0) }; CELLS],
             heads: [const { [const { AtomicU32::new(0) }; DEPTH as usize] }; CELLS],
         }
@@ -83,6 +86,15 @@ impl Lane {
             self.long.store(0, Relaxed);
         }
         long.checked_sub(1)
+    }
+
+    #[inline]
+    pub(crate) fn told(&self) -> u32 {
+        self.told.load(Acquire)
+    }
+
+    pub(crate) fn set_told(&self, walks: u32) {
+        self.told.store(walks, Release);
     }
 
     /// Returns the chunk where a search of the index begins.

@@ -12,7 +12,7 @@
 //! an allocator nor `unsafe`, and does not care where its words live:
 //!
 //! ```
-//! use am_layout::{State, Word, head};
+//! use am_layout::{CONTROL_WORDS, State, Word, head};
 //! use am_tlsf::{Index, IndexShape, Lane, Headers, Sector, Want};
 //! use core::cell::RefCell;
 //!
@@ -25,8 +25,9 @@
 //! let shape = IndexShape::new(1000);
 //! let words: Vec<Word> = (0..1000).map(|_| Word::new(0)).collect();
 //! let bits: Vec<Word> = (0..shape.words()).map(|_| Word::new(0)).collect();
+//! let control: Vec<Word> = (0..CONTROL_WORDS).map(|_| Word::new(0)).collect();
 //! let lefts = Lefts(RefCell::new(vec![0; 1000]));
-//! let sector = Sector::new(&words, Index::new(shape, &bits).unwrap(), &[], &lefts).unwrap();
+//! let sector = Sector::new(&words, Index::new(shape, &bits).unwrap(), &control, &lefts).unwrap();
 //! let lane = Lane::new();
 //!
 //! words[0].swap_full(head(State::Free, 1000)); // everything is one free block ...

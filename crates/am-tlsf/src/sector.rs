@@ -3,7 +3,8 @@
 use crate::cell::Cell;
 use crate::index::{CHUNK_LEN, CHUNK_SHIFT, Index};
 use crate::lane::Lane;
-use am_layout::counter::{Event, count};
+use am_layout::counter::{self, CONTROL_WORDS, Event, count};
+use am_layout::mutation::{self, Mutation};
 use am_layout::{LEN_MAX, Seen, Word, free_len};
 
 /// Shortest free block whose hint is taken back at once.
@@ -35,27 +36,29 @@ pub trait Headers {
 pub struct Sector<'a, H> {
     words: &'a [Word],
     index: Index<'a>,
-    counters: &'a [Word],
+    control: &'a [Word],
     /// The blocks' headers.
     pub headers: H,
 }
 
 impl<'a, H: Headers> Sector<'a, H> {
-    /// Makes a view of a sector; `None` when it has no granule or more than `LEN_MAX`.
+    /// Makes a view of a sector; `None` when it has no granule, more than `LEN_MAX`, or fewer
+    /// than [`CONTROL_WORDS`] words of control.
     ///
-    /// `words` holds one word per granule. `counters` may be empty: then nothing is counted.
+    /// `words` holds one word per granule. All words start as zeroes.
     #[inline]
     #[must_use]
     pub fn new(
         words: &'a [Word],
         index: Index<'a>,
-        counters: &'a [Word],
+        control: &'a [Word],
         headers: H,
     ) -> Option<Self> {
-        if words.is_empty() || words.len() as u64 > u64::from(LEN_MAX) {
+        let granules = words.len() as u64;
+        if granules == 0 || granules > u64::from(LEN_MAX) || control.len() < CONTROL_WORDS {
             return None;
         }
-        Some(Self { words, index, counters, headers })
+        Some(Self { words, index, control, headers })
     }
 
     /// Returns the number of granules.
@@ -92,13 +95,13 @@ impl<'a, H: Headers> Sector<'a, H> {
     /// Counts an event.
     #[inline]
     pub fn count(&self, event: Event) {
-        count(self.counters, event);
+        count(self.control, event);
     }
 
     /// Returns how often an event was counted, modulo 2³².
     #[must_use]
     pub fn counted(&self, event: Event) -> u32 {
-        self.counters.get(event as usize).map_or(0, Word::load_relaxed)
+        self.control[event as usize].load_relaxed()
     }
 
     /// Reads the word of `granule`: its length when it is a free head that ends inside the sector.
@@ -155,6 +158,40 @@ impl<'a, H: Headers> Sector<'a, H> {
         let (cell, chunk) = (Cell::of(len), head >> CHUNK_SHIFT);
         let look = || self.scan(chunk, |len| Cell::of(len) == cell).is_some();
         self.index.clear_leaf_only(cell, chunk, look);
+    }
+
+    /// Begins a walk: from here on, whoever gives a block back says so.
+    ///
+    /// Returns a number to compare with [`returns`](Self::returns) at the end of the walk.
+    pub fn begin_walk(&self) -> u32 {
+        let returns = self.returns();
+        // Full barrier (E7): then the walk reads the words.
+        self.control[counter::WALKS].increment_full();
+        returns
+    }
+
+    /// Returns how often a block was given back while somebody walked; it wraps.
+    pub fn returns(&self) -> u32 {
+        self.control[counter::RETURNS].load()
+    }
+
+    /// Says to walkers that a block was given back, directly after its free head was made by an
+    /// operation with a full barrier (E7).
+    ///
+    /// A load, unless a walk began since this lane last said so.
+    #[inline]
+    pub fn tell_walkers(&self, lane: &Lane) {
+        let walks = self.control[counter::WALKS].load();
+        if walks != lane.told() && !mutation::is(Mutation::ReturnForgetsWalkers) {
+            self.tell_walk(lane, walks);
+        }
+    }
+
+    #[cold]
+    fn tell_walk(&self, lane: &Lane, walks: u32) {
+        // First the number, then the note that it was told: threads may share a lane.
+        self.control[counter::RETURNS].increment_full();
+        lane.set_told(walks);
     }
 
     /// Looks through a chunk for a free head that `accept` wants, and returns it with its length.

@@ -172,7 +172,7 @@ impl Builder {
         self.open_or_create_in(&Place::Path(path.into()))
     }
 
-    /// Makes a segment without a name; pass [`Matrix::as_fd`] on for others to
+    /// Makes a segment without a name; pass its descriptor ([`AsFd`](std::os::fd::AsFd)) on for others to
     /// [`attach`](Self::attach). It is sealed: nobody can cut it short.
     ///
     /// # Errors
