@@ -21,7 +21,7 @@
 //! head. Whichever barrier is first, the other side sees (edge E5): either the setter finds the bit
 //! clear and sets it, or the clearer finds the head and restores the bit.
 
-use crate::cell::{CELLS, Cell, ROWS, STEPS};
+use crate::cell::{Cell, ROWS, STEPS};
 use am_layout::Word;
 use am_layout::mutation::{self, Mutation};
 
@@ -48,6 +48,8 @@ const LINE_WORDS: u32 = 16;
 #[cfg(loom)]
 const LINE_WORDS: u32 = 1;
 const SL_AT: u32 = LINE_WORDS;
+/// Turns of one search; each clears a stale bit.
+const FIND_TURNS: u32 = 4096;
 const STEPS_MASK: u32 = (1 << STEPS) - 1;
 const ROWS_MASK: u32 = (1 << ROWS) - 1;
 const TREES_AT: u32 = SL_AT + ROWS.next_multiple_of(LINE_WORDS);
@@ -232,8 +234,8 @@ impl<'a> Index<'a> {
     #[must_use]
     pub fn find(&self, cell: Cell, start: u32) -> Option<(Cell, u32)> {
         let mut at = self.next_cell(cell)?;
-        // Bounded: every turn moves to another cell or found a root that was emptied meanwhile.
-        for _ in 0..CELLS {
+        // Every turn but the last cleared a bit over an empty word, which pays for it.
+        for _ in 0..FIND_TURNS {
             if let Some(chunk) = self.descend(at, start) {
                 return Some((at, chunk));
             }
