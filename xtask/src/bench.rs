@@ -20,6 +20,8 @@ pub enum Which {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Read-modify-writes on shared words that an operation takes: exact, unlike times
+    Rmw,
     /// How the cost of an operation depends on the segment's size and fill
     Flat {
         /// Arguments for the program, after `--`; try `-- --help`
@@ -37,9 +39,20 @@ pub fn run(which: &Which) -> Result<Outcome> {
             process::run(command.arg("--").args(args))?;
         }
         Which::Peers { args } => return run_peers(None, args),
+        Which::Rmw => return count_read_modify_writes(),
         Which::Flat { args } => return run_peers(Some("flat"), args),
     }
     Ok(Outcome::Done)
+}
+
+/// Builds the words with a counter, in a folder of its own, and runs the counting example.
+fn count_read_modify_writes() -> Result<Outcome> {
+    let mut command =
+        process::cargo(["run", "--quiet", "--release", "--package=am-matrix", "--example=rmw"]);
+    command
+        .env("CARGO_TARGET_DIR", process::target_dir().join("count"))
+        .env("RUSTFLAGS", process::rustflags("--cfg am_count"));
+    Ok(Outcome::Judged(process::run_judging(&mut command)?))
 }
 
 /// Runs the program in `benches/`, a package of its own: its peers are no burden to the workspace.

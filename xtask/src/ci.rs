@@ -29,7 +29,8 @@ const STEPS: &[Step] = &[
     Step { name: "test", run: test },
     Step { name: "doctest", run: doctest },
     Step { name: "doc", run: doc },
-    Step { name: "model", run: model },
+    Step { name: "model", run: || model(false) },
+    Step { name: "mutants", run: || model(true) },
     Step { name: "endurance", run: || endurance(1) },
     Step { name: "endurance-2", run: || endurance(2) },
     Step { name: "handover", run: handover },
@@ -104,8 +105,8 @@ fn doc() -> Result<()> {
     process::run(command.env("RUSTDOCFLAGS", "-Dwarnings"))
 }
 
-fn model() -> Result<()> {
-    must_hold(model::run(&model::Args::gate())?)
+fn model(mutants: bool) -> Result<()> {
+    must_hold(model::run(&model::Args::gate(mutants))?)
 }
 
 fn endurance(processes: u32) -> Result<()> {

@@ -21,9 +21,9 @@ pub struct Args {
 }
 
 impl Args {
-    /// What the gate checks.
-    pub fn gate() -> Self {
-        Self { bound: None, filter: None, mutants: false }
+    /// What the gate checks: the models, or that they notice every mutant.
+    pub fn gate(mutants: bool) -> Self {
+        Self { bound: None, filter: None, mutants }
     }
 }
 
@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     command
         // A folder of its own: the flag would otherwise rebuild everything, here and back again.
         .env("CARGO_TARGET_DIR", process::target_dir().join("loom"))
-        .env("RUSTFLAGS", rustflags())
+        .env("RUSTFLAGS", process::rustflags("--cfg loom"))
         .arg("--");
     if let Some(bound) = bound {
         command.env("LOOM_MAX_PREEMPTIONS", bound.to_string());
@@ -73,12 +73,6 @@ fn bound(args: &Args) -> Result<Option<usize>> {
         bail!("a bound of 0 preemptions checks next to nothing: use 1 or more");
     }
     Ok(bound)
-}
-
-/// `--cfg loom` behind the flags that the caller already has.
-fn rustflags() -> String {
-    let given = std::env::var("RUSTFLAGS").unwrap_or_default();
-    format!("{given} --cfg loom").trim_start().to_owned()
 }
 
 /// What the test program said.

@@ -104,3 +104,9 @@ fn line_of(command: &Command) -> String {
     words.extend(command.get_args().map(|arg| arg.to_string_lossy().into_owned()));
     words.join(" ")
 }
+
+/// `flag` behind the compiler flags that the caller already has.
+pub fn rustflags(flag: &str) -> String {
+    let given = std::env::var("RUSTFLAGS").unwrap_or_default();
+    format!("{given} {flag}").trim_start().to_owned()
+}
