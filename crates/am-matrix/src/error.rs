@@ -21,7 +21,7 @@ impl SectorId {
 
 impl std::fmt::Display for SectorId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             SectorId::Small => "small",
             SectorId::Medium => "medium",
             SectorId::Large => "large",

@@ -293,12 +293,15 @@ impl Part<'_> {
             in_flight: bool,
         }
         let granules = u64::from(self.sector.len());
-        let column = |at: u64| (at * width as u64 / granules) as usize;
-        let mut columns = vec![Stretch::default(); width];
+        let width = width as u64;
+        let mut columns = vec![Stretch::default(); width as usize];
         for run in self.sector.runs() {
             let at = u64::from(run.at);
-            let last = (at + u64::from(run.len) - 1).min(granules - 1);
-            for stretch in &mut columns[column(at)..=column(last)] {
+            let end = (at + u64::from(run.len)).min(granules);
+            // Every column that the run reaches into, even where a granule spans several.
+            let first = at * width / granules;
+            let last = (end * width - 1) / granules;
+            for stretch in &mut columns[first as usize..=last as usize] {
                 match run.seen {
                     Seen::Head(State::Free, _) => stretch.free = true,
                     Seen::Head(State::Allocated | State::Held | State::Cached, _) => {
@@ -312,9 +315,7 @@ impl Part<'_> {
             (true, ..) => '~',
             (_, true, true) => '+',
             (_, true, false) => '#',
-            (_, false, true) => '.',
-            // Fewer granules than columns: nothing begins here.
-            (_, false, false) => ' ',
+            (_, false, _) => '.',
         };
         columns.iter().map(draw).collect()
     }

@@ -8,7 +8,7 @@ use am_layout::mutation::{self, Mutation};
 use am_layout::{Event, State, head, tail};
 
 /// Hints of the lane that are tried before the index is asked.
-const LANE_TRIES: u32 = 8;
+const LANE_TRIES: u32 = 16;
 /// Chunks that the index may name before the search counts as failed.
 const SEARCH_TRIES: u32 = 512;
 /// Compare-exchanges on one head that may be lost before another is looked for.
