@@ -1,7 +1,7 @@
 //! A sector in private memory, shared by the model check and the property tests.
 #![allow(dead_code)] // each test binary uses its part
 
-use am_layout::{Seen, State, Word, free_len};
+use am_layout::{CONTROL_WORDS, Seen, State, Word, free_len};
 use am_ripple::{Carved, Headers, Lane, Sector, Want, allocate, format};
 use am_tlsf::{CHUNK_SHIFT, Cell, Index, IndexShape};
 use std::fmt::Write;
@@ -12,7 +12,7 @@ pub struct World {
     pub words: Vec<Word>,
     bits: Vec<Word>,
     lefts: Vec<Word>,
-    counters: Vec<Word>,
+    control: Vec<Word>,
 }
 
 /// Headers in a vector; in a segment they lie before the payloads.
@@ -41,24 +41,33 @@ impl World {
             words: zeroes(granules.into()),
             bits: zeroes(shape.words()),
             lefts: zeroes(granules.into()),
-            counters: if cfg!(loom) { Vec::new() } else { zeroes(16) },
+            control: zeroes(CONTROL_WORDS as u64),
         };
         format(&world.sector(), &Lane::new());
         world
     }
 
     pub fn sector(&self) -> Sector<'_, Lefts<'_>> {
-        let index = Index::new(&self.shape, &self.bits).expect("enough bits");
-        Sector::new(&self.words, index, &self.counters, Lefts(&self.lefts)).expect("granules")
+        self.sector_with(self.headers())
+    }
+
+    /// The same sector, with other headers in front of [`headers`](Self::headers).
+    pub fn sector_with<H: Headers>(&self, headers: H) -> Sector<'_, H> {
+        let index = Index::new(self.shape, &self.bits).expect("enough bits");
+        Sector::new(&self.words, index, &self.control, headers).expect("granules")
+    }
+
+    pub fn headers(&self) -> Lefts<'_> {
+        Lefts(&self.lefts)
     }
 
     /// Allocates at setup, when it cannot fail.
     pub fn must(&self, len: u32) -> Carved {
-        allocate(&self.sector(), &Lane::new(), want(len)).expect("setup fits")
+        allocate(&self.sector(), &Lane::new(), &want(len)).expect("setup fits")
     }
 
     pub fn counter(&self, event: am_layout::Event) -> u32 {
-        self.counters[event as usize].load()
+        self.control[event as usize].load()
     }
 
     /// Every violation of the invariants at rest, given the blocks that are live.
@@ -85,6 +94,13 @@ impl World {
                 }
                 State::Allocated | State::Held => found.push(Carved { head: at, len }),
                 _ => writeln!(wrong, "in flight at rest: {at} {state:?}").unwrap(),
+            }
+            for inside in at + 1..(at + len).min(self.words.len() as u32) {
+                let seen = Seen::decode(self.words[inside as usize].load());
+                if !matches!(seen, Seen::Interior | Seen::Tail(_)) {
+                    writeln!(wrong, "I1: inside the block at {at} granule {inside} is {seen}")
+                        .unwrap();
+                }
             }
             left_free = free_len(word).is_some();
             at += len;
