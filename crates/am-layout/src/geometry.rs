@@ -62,7 +62,7 @@ impl SectorGeometry {
     #[inline]
     #[must_use]
     pub const fn end_bytes(&self) -> u64 {
-        self.data_bytes + self.size_bytes()
+        self.data_bytes.saturating_add(self.size_bytes())
     }
 
     /// Returns the granules that a payload of `bytes` takes, header included, or `None` when no
@@ -79,7 +79,7 @@ impl SectorGeometry {
     #[inline]
     #[must_use]
     pub const fn usable_bytes(&self, len: u32) -> u64 {
-        ((len as u64) << self.granule_shift) - HEADER_BYTES as u64
+        ((len as u64) << self.granule_shift).saturating_sub(HEADER_BYTES as u64)
     }
 }
 
@@ -111,7 +111,10 @@ pub struct BadGeometry {
 const SECTOR_WORDS: usize = 12;
 
 impl Geometry {
-    /// Writes the geometry into the head's words ([`HEAD_WORDS`] of them).
+    /// Writes the geometry into the head's words.
+    ///
+    /// # Panics
+    /// When `head` is shorter than [`HEAD_WORDS`].
     pub fn write(&self, head: &[Word]) {
         put(head, 0, self.size_bytes);
         head[2].store_relaxed(u32::from(self.small_percent));
@@ -134,6 +137,9 @@ impl Geometry {
     /// # Errors
     /// [`BadGeometry`] naming the first rule broken: every range must lie inside the segment,
     /// aligned, in the documented order, and so without overlap.
+    ///
+    /// # Panics
+    /// When `head` is shorter than [`HEAD_WORDS`].
     pub fn read(head: &[Word], mapped_bytes: u64) -> Result<Self, BadGeometry> {
         let percent = |at: usize| u8::try_from(head[at].load()).unwrap_or(u8::MAX);
         let mut geometry = Geometry {

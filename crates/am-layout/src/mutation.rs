@@ -29,11 +29,12 @@ pub enum Mutation {
     CarveWithoutRelease,
     GiveWithoutRelease,
     ReturnForgetsWalkers,
+    WalkForgetsLoss,
 }
 
 impl Mutation {
     /// Every defect.
-    pub const ALL: [Mutation; 20] = [
+    pub const ALL: [Mutation; 21] = [
         Mutation::AckWithoutCas,
         Mutation::AbsorbWithoutAdjacency,
         Mutation::CarveWithoutCas,
@@ -54,6 +55,7 @@ impl Mutation {
         Mutation::CarveWithoutRelease,
         Mutation::GiveWithoutRelease,
         Mutation::ReturnForgetsWalkers,
+        Mutation::WalkForgetsLoss,
     ];
 }
 

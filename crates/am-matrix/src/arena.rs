@@ -28,9 +28,12 @@ impl Arena {
     /// # Safety
     /// * `base` is aligned to 4096 and valid for reads and writes of `len_bytes` while `owner`
     ///   lives.
+    /// * The bytes are all zero, or they hold what [`Matrix::format`](crate::Matrix::format) made
+    ///   there and matrices did to it since, and nothing else wrote to them.
     /// * Nobody in this process accesses these bytes except through the matrices made of them.
-    /// * Other processes do so only by this library: what they write elsewise is as dangerous to
-    ///   the payload that guards show as a debugger's write.
+    ///   Several arenas may cover the same bytes, but while one is being formatted no other is used.
+    /// * Other processes do so only by this library. One that writes by other means is as dangerous
+    ///   to what guards here show as a debugger.
     #[must_use]
     pub unsafe fn new(
         base: NonNull<u8>,
@@ -95,8 +98,9 @@ impl Arena {
     /// Returns the address of a payload that a checked geometry places inside the arena.
     #[inline]
     pub(crate) fn payload(&self, offset: Offset) -> NonNull<u8> {
-        debug_assert!((offset.bytes() as usize) < self.len_bytes);
-        // SAFETY: inside the arena, as the caller checked against the geometry.
+        debug_assert!(offset.bytes() as usize <= self.len_bytes);
+        // SAFETY: inside the arena or, where a block is a header only, at its end: the caller
+        // checked the offset against the geometry.
         unsafe { self.base.add(offset.bytes() as usize) }
     }
 

@@ -12,7 +12,8 @@ use std::ptr::NonNull;
 /// A block that this value owns alone: a byte buffer in the segment.
 ///
 /// Dropping it gives the block back. [`into_offset`](Self::into_offset) gives it away instead, to
-/// whoever calls [`Matrix::from_offset`] with the offset, in this process or another.
+/// whoever calls [`Matrix::from_offset`] with the offset, in this process or another. A block that
+/// is forgotten stays held for as long as the segment lives.
 pub struct Block<'m> {
     matrix: &'m Matrix,
     offset: Offset,
@@ -73,7 +74,8 @@ impl<'m> Block<'m> {
     /// The bytes added hold whatever lay there before.
     ///
     /// # Errors
-    /// [`Error::NoRoom`] when it would have to move; nothing is changed then.
+    /// [`Error::NoRoom`] when it would have to move, [`Error::Corrupt`] when a peer scribbled on the
+    /// block's head; nothing is changed then.
     pub fn try_grow(&mut self, bytes: usize) -> Result<(), Error> {
         if bytes > self.len {
             self.matrix.grow(self.offset, bytes as u64)?;
@@ -141,7 +143,8 @@ impl<'m, T: Pod> TypedBlock<'m, T> {
         if block.len as u64 != expected_bytes || !block.payload.cast::<T>().is_aligned() {
             let (offset, bytes) = (block.offset, block.len as u64);
             // Not ours to free: it goes back to being given away.
-            let _ = block.into_offset();
+            let block = ManuallyDrop::new(block);
+            let _ = block.matrix.give(block.offset);
             return Err(Error::WrongSize { offset, bytes, expected_bytes });
         }
         Ok(Self { block, _value: PhantomData })

@@ -39,7 +39,7 @@ pub enum Error {
          the largest free payload has {largest_free_bytes}"
     )]
     Exhausted {
-        /// The sector that the request was routed to (the last one tried, with a spill policy).
+        /// The sector that the request was routed to; with a spill policy the others failed too.
         sector: SectorId,
         /// Payload bytes asked for.
         requested_bytes: u64,
@@ -157,6 +157,9 @@ pub enum Error {
         /// Bytes there are.
         bytes: u64,
     },
+    /// The memory to be formatted holds something.
+    #[error("the memory is not empty: it was formatted before")]
+    NotEmpty,
     /// The geometry in the segment's head breaks a rule.
     #[error(transparent)]
     BadGeometry(#[from] BadGeometry),

@@ -64,10 +64,15 @@ impl Matrix {
     /// Nobody else may use the arena before this returns.
     ///
     /// # Errors
-    /// [`Error::BadGeometry`] when the geometry does not fit the arena.
+    /// [`Error::BadGeometry`] when the geometry does not fit the arena, [`Error::NotEmpty`] when
+    /// the arena was formatted before.
     pub fn format(arena: Arena, geometry: &Geometry) -> Result<Self, Error> {
         geometry.validate(arena.len_bytes() as u64)?;
-        geometry.write(head_words(&arena)?);
+        let head = head_words(&arena)?;
+        if head.iter().any(|word| word.load() != 0) {
+            return Err(Error::NotEmpty);
+        }
+        geometry.write(head);
         let matrix = Self::attach(arena)?;
         for part in matrix.parts() {
             am_ripple::format(&part.sector, matrix.lane(part));
@@ -251,7 +256,8 @@ impl Matrix {
         let fits = geometry.granules_for(bytes.max(1)).filter(|&len| len <= geometry.granules);
         let Some(len) = fits else { return Err(part.too_large(bytes)) };
         let align = (align >> geometry.granule_shift).max(1) as u32;
-        let want = Want { len, align, state, note: bytes };
+        let want = if state == State::Held { Want::held(len) } else { Want::allocated(len) };
+        let want = want.aligned(align).noted(bytes);
         match part.allocate(self.lane(part), &want) {
             Ok(carved) => Ok(part.offset_of(carved.head)),
             Err(no) => Err(part.no_block(bytes, no)),
@@ -331,12 +337,11 @@ impl<'a> Part<'a> {
 
     #[inline]
     fn allocate(&self, lane: &Lane, want: &Want) -> Result<Carved, NoBlock> {
-        if want.align == 1 || want.state == State::Held {
+        if want.align() == 1 || want.is_held() {
             return am_ripple::allocate(&self.sector, lane, want);
         }
         // Held while it is trimmed to its size, so that no forged offset can free it meanwhile.
-        let held = Want { state: State::Held, ..*want };
-        let carved = am_ripple::allocate(&self.sector, lane, &held)?;
+        let carved = am_ripple::allocate(&self.sector, lane, &want.but_held())?;
         let _ = am_ripple::give(&self.sector, carved.head);
         Ok(carved)
     }

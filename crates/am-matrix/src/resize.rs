@@ -3,7 +3,7 @@
 use crate::block::{Block, TypedBlock};
 use crate::error::Error;
 use crate::matrix::{Matrix, Part, not_allocated};
-use am_layout::{Offset, State};
+use am_layout::{Offset, Seen, State};
 use am_ripple::Want;
 use am_tlsf::Headers;
 use bytemuck::Pod;
@@ -27,8 +27,20 @@ impl Matrix {
     ///
     /// # Errors
     /// As [`from_offset`](Self::from_offset), and [`Error::WrongSize`] when the block is not
-    /// exactly as long as the type; it stays given away then.
+    /// exactly as long as the type, or not aligned for it; it stays given away then. A block of as
+    /// many granules but fewer bytes is taken for a moment to find that out.
     pub fn value_from_offset<T: Pod>(&self, offset: Offset) -> Result<TypedBlock<'_, T>, Error> {
+        let (part, granule) = self.locate(offset)?;
+        // Most blocks of another type can be told by their length, without taking them.
+        let expected_bytes = size_of::<T>() as u64;
+        match part.sector.seen_at(granule) {
+            Seen::Head(State::Allocated, len) if granules(part, expected_bytes) == Some(len) => {}
+            Seen::Head(State::Allocated, len) => {
+                let bytes = part.geometry.usable_bytes(len);
+                return Err(Error::WrongSize { offset, bytes, expected_bytes });
+            }
+            seen => return Err(Error::NotAllocated { offset, seen }),
+        }
         TypedBlock::of(self.from_offset(offset)?)
     }
 
@@ -64,7 +76,7 @@ impl Matrix {
         let mut pieces = count as u32;
         while pieces > 1 {
             let len = piece.checked_mul(pieces).filter(|&len| len <= part.geometry.granules);
-            let want = len.map(|len| Want::new(len, State::Held));
+            let want = len.map(Want::held);
             let Some(carved) = want.and_then(|want| part.sector.carve(self.lane(part), &want))
             else {
                 pieces /= 2;
@@ -86,6 +98,8 @@ impl Matrix {
     /// Blocks of another matrix are given back to theirs.
     pub fn free_many<'m>(&'m self, blocks: impl IntoIterator<Item = Block<'m>>) {
         let mut heads: [Vec<u32>; am_layout::SECTORS] = Default::default();
+        // All of them first: an iterator may panic, and then they are dropped as they are.
+        let blocks: Vec<Block<'m>> = blocks.into_iter().collect();
         for block in blocks {
             if !block.belongs_to(self) {
                 continue; // dropped, and so given back
@@ -108,7 +122,7 @@ impl Matrix {
     pub fn usable_bytes(&self, offset: Offset) -> Option<usize> {
         let (part, granule) = self.locate(offset).ok()?;
         match part.sector.seen_at(granule) {
-            am_layout::Seen::Head(State::Allocated | State::Held, len) => {
+            Seen::Head(State::Allocated | State::Held, len) => {
                 Some(part.geometry.usable_bytes(len) as usize)
             }
             _ => None,

@@ -186,3 +186,19 @@ fn heap_map_of_any_width_is_that_wide() {
         }
     }
 }
+
+/// A sector of fewer granules than columns: each of a block's columns shows it.
+#[test]
+fn heap_map_wider_than_its_sector_has_no_blank_columns() {
+    let matrix = matrix(1 << 20, 40, 30);
+    for width in [100, 1000] {
+        let map = matrix.heap_map(width);
+        assert!(map.lines().all(|line| line.ends_with(&".".repeat(width))), "\n{map}");
+    }
+}
+
+#[test]
+fn heap_map_of_several_sectors_has_its_columns_below_each_other() {
+    let map = matrix(1 << 20, 40, 30).heap_map(10);
+    assert!(map.lines().all(|line| line.len() == 6 + 1 + 10), "\n{map}");
+}

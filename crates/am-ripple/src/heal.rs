@@ -51,7 +51,7 @@ pub fn allocate<H: Headers>(
     want: &Want,
 ) -> Result<Carved, NoBlock> {
     match sector.carve(lane, want) {
-        Some(carved) if carved.len == want.len => Ok(carved),
+        Some(carved) if carved.len == want.len() => Ok(carved),
         Some(carved) => Ok(trim(sector, lane, carved, want)),
         None => allocate_by_walking(sector, lane, want),
     }
@@ -89,10 +89,10 @@ fn allocate_by_walking<H: Headers>(
 
 /// Gives back what an aligned carve took too much.
 fn trim<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, carved: Carved, want: &Want) -> Carved {
-    if carved.len > want.len && want.state == State::Held {
+    if carved.len > want.len() && want.is_held() {
         // A held block is ours alone, so this cannot fail unless somebody scribbled.
-        if shrink(sector, lane, carved.head, want.len).is_ok() {
-            return Carved { head: carved.head, len: want.len };
+        if shrink(sector, lane, carved.head, want.len()).is_ok() {
+            return Carved { head: carved.head, len: want.len() };
         }
     }
     carved
@@ -118,17 +118,17 @@ fn heal<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, want: Option<&Want>) ->
                     continue_after(&mut at, 1);
                     continue;
                 };
-                // The walk saw this block free, so a full barrier lies behind whoever made it so;
-                // setting a bit too many is harmless.
-                sector.index().set(Cell::of(len), at >> CHUNK_SHIFT);
+                // Whoever made this block free may have died before it was announced.
+                sector.index().restore(Cell::of(len), at >> CHUNK_SHIFT);
                 walk.largest = walk.largest.max(len);
-                if let Some(want) = want.filter(|want| len >= want.len) {
+                if let Some(want) = want.filter(|want| len >= want.len()) {
                     walk.carved = sector.carve_from(lane, at, want);
                     if walk.carved.is_some() {
                         return walk;
                     }
                     // Lost to another thread, unless only the alignment was in the way.
-                    walk.in_flight |= want.align == 1 || sector.free_at(at) != Some(len);
+                    let lost = want.align() == 1 || sector.free_at(at) != Some(len);
+                    walk.in_flight |= lost && !mutation::is(Mutation::WalkForgetsLoss);
                 }
                 continue_after(&mut at, len);
             }

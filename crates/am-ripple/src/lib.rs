@@ -34,7 +34,7 @@
 //! let lane = Lane::new();
 //! format(&sector, &lane);
 //!
-//! let want = Want::new(7, State::Allocated);
+//! let want = Want::allocated(7);
 //! let block = allocate(&sector, &lane, &want)?;
 //! assert_eq!(ack(&sector, &lane, block.head, State::Allocated), Ok(7));
 //! assert!(ack(&sector, &lane, block.head, State::Allocated).is_err()); // a double ack changes nothing

@@ -77,7 +77,7 @@ impl Arena {
     }
 
     fn hold(&self, len: u32) -> Carved {
-        let want = Want::new(len, State::Held);
+        let want = Want::held(len);
         let block = allocate(&self.world.sector(), &Lane::new(), &want).expect("setup fits");
         self.own(block);
         block
@@ -415,6 +415,29 @@ fn slow_path_merges_neighbours_that_a_ripple_left_apart() {
         let all = got.into_iter().flatten().next();
         let all = all.unwrap_or_else(|| arena.allocate(4).expect("four granules are free"));
         free_all(&arena, [all]);
+    });
+}
+
+#[test]
+fn walk_that_loses_the_block_it_saw_is_not_exhausted() {
+    check(2, || {
+        let arena = Arc::new(Arena::new(4));
+        let (_s, f, a) = (arena.must(1), arena.must(2), arena.must(1)); // [a 1][f 2][s 1]
+        arena.free(f);
+        arena.forget_hints(); // so that only the walk can see it
+        let got = race(
+            &arena,
+            bodies![
+                move |w: &Arena| {
+                    w.free(a); // claims f on its way
+                    None
+                },
+                |w: &Arena| Some(w.allocate(2))
+            ],
+        );
+        if let Some(Some(Err(NoBlock::Exhausted { largest }))) = got.get(1) {
+            assert!(*largest < 2, "exhausted, though the walk saw {largest} granules free");
+        }
     });
 }
 

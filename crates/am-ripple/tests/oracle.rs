@@ -93,7 +93,7 @@ impl Player {
     }
 
     fn request(&mut self, want: Want) -> Option<Carved> {
-        let fits = self.oracle.fits(want.len, want.align);
+        let fits = self.oracle.fits(want.len(), want.align());
         match allocate(&self.world.sector(), self.lane(), &want) {
             Ok(block) => {
                 assert!(fits, "{block:?} for {want:?}, but no gap is long enough");
@@ -110,10 +110,12 @@ impl Player {
 
     fn allocate(&mut self, size: u32, align_log: u32, held: bool) {
         let state = if held { State::Held } else { State::Allocated };
-        let want = Want { align: 1 << align_log, ..Want::new(self.len(size), state) };
+        let len = self.len(size);
+        let want = if state == State::Held { Want::held(len) } else { Want::allocated(len) };
+        let want = want.aligned(1 << align_log);
         let Some(block) = self.request(want) else { return };
-        assert_eq!(block.len, want.len);
-        assert_eq!(block.head % want.align, 0);
+        assert_eq!(block.len, want.len());
+        assert_eq!(block.head % want.align(), 0);
         self.oracle.insert(block.head, block.len, state);
     }
 
@@ -196,7 +198,7 @@ impl Player {
         if len == 0 {
             return;
         }
-        let Some(block) = self.request(Want::new(len, State::Held)) else { return };
+        let Some(block) = self.request(Want::held(len)) else { return };
         let got = split(&self.world.sector(), block.head, piece);
         let pieces = len / piece;
         if pieces == 0 {

@@ -5,7 +5,7 @@ use crate::index::CHUNK_SHIFT;
 use crate::lane::Lane;
 use crate::sector::{Headers, Sector};
 use am_layout::mutation::{self, Mutation};
-use am_layout::{Event, State, head, tail};
+use am_layout::{Event, LEN_MAX, State, VALUE_BITS, head, tail};
 
 /// Hints of the lane that are tried before the index is asked.
 const LANE_TRIES: u32 = 16;
@@ -14,24 +14,80 @@ const SEARCH_TRIES: u32 = 512;
 /// Compare-exchanges on one head that may be lost before another is looked for.
 const LOST_MAX: u32 = 8;
 
-/// What is asked of a sector.
+/// What is asked of a sector; any value of it can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
-    /// Length in granules, header included; at least 1.
-    pub len: u32,
-    /// The head's granule must be a multiple of this power of two.
-    pub align: u32,
-    /// State of the new block: [`State::Allocated`] or [`State::Held`].
-    pub state: State,
-    /// What the caller wants kept with the block, in its header; the requested bytes, say.
-    pub note: u64,
+    len: u32,
+    align: u32,
+    state: State,
+    note: u64,
 }
 
 impl Want {
-    /// Asks for `len` granules in `state`, anywhere, with no note.
+    /// Asks for a block of `len` granules, header included, that belongs to whoever knows where it
+    /// is. Less than 1 counts as 1, more than [`LEN_MAX`] as `LEN_MAX`, which no sector has.
+    #[inline]
     #[must_use]
-    pub const fn new(len: u32, state: State) -> Self {
-        Self { len, align: 1, state, note: 0 }
+    pub fn allocated(len: u32) -> Self {
+        Self { len: len.clamp(1, LEN_MAX), align: 1, state: State::Allocated, note: 0 }
+    }
+
+    /// Asks for a block as [`allocated`](Self::allocated), but held by its taker.
+    #[inline]
+    #[must_use]
+    pub fn held(len: u32) -> Self {
+        Self { state: State::Held, ..Self::allocated(len) }
+    }
+
+    /// Asks for the same block, but held by its taker.
+    #[inline]
+    #[must_use]
+    pub fn but_held(self) -> Self {
+        Self { state: State::Held, ..self }
+    }
+
+    /// Asks that the head's granule be a multiple of a power of two; other numbers are rounded up
+    /// to one.
+    #[inline]
+    #[must_use]
+    pub fn aligned(self, align: u32) -> Self {
+        let align = align.clamp(1, 1 << (VALUE_BITS - 1)).next_power_of_two();
+        Self { align, ..self }
+    }
+
+    /// Asks that `note` be kept with the block, in its header.
+    #[inline]
+    #[must_use]
+    pub fn noted(self, note: u64) -> Self {
+        Self { note, ..self }
+    }
+
+    /// Returns the length asked for, in granules.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Returns false: at least one granule is asked for.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Returns the alignment of the head's granule, a power of two.
+    #[inline]
+    #[must_use]
+    pub fn align(&self) -> u32 {
+        self.align
+    }
+
+    /// Tells whether the block shall be held.
+    #[inline]
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.state == State::Held
     }
 }
 

@@ -153,6 +153,21 @@ impl<'a> Index<'a> {
         }
     }
 
+    /// As [`set`](Self::set), for a head that somebody else made: it reads no bit and so needs no
+    /// barrier of the caller's, at the price of a read-modify-write per level.
+    pub fn restore(&self, cell: Cell, chunk: u32) {
+        if !self.covers(cell, chunk) {
+            return;
+        }
+        let mut at = chunk;
+        for level in 0..self.shape.levels {
+            self.node(cell, level, at).fetch_or_full(bit(at));
+            at >>= FAN_SHIFT;
+        }
+        self.sl(cell.fl()).fetch_or_full(1 << cell.sl());
+        self.fl().fetch_or_full(1 << cell.fl());
+    }
+
     #[cold]
     fn set_from(&self, cell: Cell, level: usize, mut at: u32) {
         for level in level..self.shape.levels {

@@ -33,7 +33,7 @@
 //! words[0].swap_full(head(State::Free, 1000)); // everything is one free block ...
 //! sector.announce(&lane, 0, 1000);
 //!
-//! let want = Want::new(7, State::Allocated);
+//! let want = Want::allocated(7);
 //! let block = sector.carve(&lane, &want).unwrap();
 //! assert_eq!((block.head, block.len), (993, 7)); // ... and the block is its end
 //! assert_eq!(sector.free_at(0), Some(993));

@@ -30,9 +30,10 @@
 //! Whoever can open the segment's file can write to all of it. By default that is your own user
 //! (mode 0600, and a file of another user is refused). Among processes that use this library, safe
 //! calls are sound whatever their arguments: an offset is checked before it is used, a block has
-//! one owner, and the allocator's own words never lie in a payload. A process that scribbles on
-//! the mapping with other means can make calls here fail, and can change payload bytes under a
-//! guard, like a debugger; it cannot make this library reach outside the segment.
+//! one owner, and the allocator's own words never lie in a payload. Whoever writes to the file by
+//! other means, in this process or another, is as dangerous as a debugger: it can make calls here
+//! fail, make two guards show the same bytes, and change them under a guard. It cannot make this
+//! library reach outside the segment.
 
 #![cfg(not(loom))]
 

@@ -131,5 +131,5 @@ impl World {
 
 /// A plain request.
 pub fn want(len: u32) -> Want {
-    Want::new(len, State::Allocated)
+    Want::allocated(len)
 }
