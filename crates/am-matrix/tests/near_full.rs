@@ -72,3 +72,20 @@ fn block_freed_by_the_only_allocating_thread_can_be_allocated_again() {
     drop(blocks);
     assert_whole(&matrix);
 }
+
+/// Blocks of 17 granules lie in a class that begins with 16: a request for 17 must look there.
+#[test]
+fn block_that_is_not_the_shortest_of_its_class_is_found_by_its_hint() {
+    let matrix = small_sector(4_000);
+    let mut blocks = fill(&matrix, 512);
+    let walks = || matrix.stats().sectors[0].slow_walks;
+    let before = walks();
+    let mut random = Random(7);
+    for _ in 0..1_000 {
+        drop(blocks.swap_remove(random.below(blocks.len())));
+        blocks.push(matrix.allocate(512).expect("what was just freed"));
+    }
+    assert_eq!(walks(), before, "each was found without a walk");
+    drop(blocks);
+    assert_whole(&matrix);
+}

@@ -11,6 +11,8 @@ use am_layout::{Event, LEN_MAX, State, VALUE_BITS, head, tail};
 const LANE_TRIES: u32 = 16;
 /// Chunks that the index may name before the search counts as failed.
 const SEARCH_TRIES: u32 = 512;
+/// Chunks that are tried for a block of the request's own cell.
+const OWN_TRIES: u32 = 16;
 /// Compare-exchanges on one head that may be lost before another is looked for.
 const LOST_MAX: u32 = 8;
 
@@ -115,7 +117,40 @@ impl<H: Headers> Sector<'_, H> {
                 return Some(carved);
             }
         }
-        self.carve_by_index(lane, cell, want)
+        self.carve_by_index(lane, cell, want).or_else(|| self.carve_from_own_cell(lane, cell, want))
+    }
+
+    /// Looks in the cell of the length itself, where some blocks are too short.
+    ///
+    /// A sector full of blocks of 17 granules has its free ones there, and only there. Few chunks
+    /// are tried: what they do not yield, the slow path finds.
+    #[cold]
+    #[inline(never)]
+    fn carve_from_own_cell(&self, lane: &Lane, above: Cell, want: &Want) -> Option<Carved> {
+        let cell = Cell::of(want.len);
+        if cell == above {
+            return None;
+        }
+        let mut start = lane.start();
+        for _ in 0..OWN_TRIES {
+            let (found, chunk) = self.index().find(cell, start)?;
+            if found != cell {
+                return None;
+            }
+            if let Some((head, _)) = self.scan(chunk, |len| len >= want.len)
+                && let Some(carved) = self.carve_from(lane, head, want)
+            {
+                lane.set_start(chunk);
+                return Some(carved);
+            }
+            let look = || self.scan(chunk, |len| Cell::of(len) == cell).is_some();
+            if !look() {
+                self.count(Event::StaleHint);
+                self.index().clear(cell, chunk, look);
+            }
+            start = chunk + 1;
+        }
+        None
     }
 
     #[cold]
