@@ -41,6 +41,11 @@ mod builder;
 mod handle;
 pub mod matrix;
 
+/// What the README shows must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 pub use builder::{Builder, OpenError};
 pub use handle::Matrix;
 

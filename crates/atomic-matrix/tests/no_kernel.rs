@@ -1,0 +1,77 @@
+//! No system call on the hot path: a child that may make none but `write` and `exit` allocates,
+//! hands over, resizes and frees. The kernel kills it at the first other call.
+
+use atomic_matrix::{Error, Matrix};
+use nix::libc;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+
+/// What must need no kernel. Returns false where something fails.
+fn hot_path(matrix: &Matrix) -> bool {
+    let mut live = [const { None }; 50];
+    for turn in 0..5_000usize {
+        let slot = turn * 7 % live.len();
+        if let Some(offset) = live[slot].take() {
+            let Ok(block) = matrix.from_offset(offset) else { return false };
+            drop(block);
+        }
+        let Ok(mut block) = matrix.allocate(1 + turn * 37 % 3000) else { return false };
+        block[0] = turn as u8;
+        let _ = block.try_grow(3500);
+        if block.shrink(1).is_err() {
+            return false;
+        }
+        live[slot] = Some(block.into_offset());
+        let Ok(raw) = matrix.allocate_offset(100_000) else { return false };
+        if matrix.ack(raw).is_err() {
+            return false;
+        }
+    }
+    // The slow path, too: with half of the large sector held, it walks and finds nothing.
+    let half = matrix.allocate(3 << 19);
+    let walked = matches!(matrix.allocate(3 << 19), Err(Error::Exhausted { .. }));
+    half.is_ok() && walked && live.into_iter().flatten().all(|o| matrix.ack(o).is_ok())
+}
+
+fn child(matrix: &Matrix, forbidden_call: bool) -> ! {
+    // SAFETY: no memory is passed. From here on the kernel kills this process at any call but
+    // read, write, exit and sigreturn.
+    let strict = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) } == 0;
+    if forbidden_call {
+        // SAFETY: a call without arguments; it ends the process.
+        unsafe { libc::syscall(libc::SYS_getppid) };
+    }
+    let code = if !strict { 3 } else { i32::from(!hot_path(matrix)) };
+    // SAFETY: ends this thread, the only one of a forked child, and nothing else; `exit_group`,
+    // which libraries use, is forbidden.
+    unsafe { libc::syscall(libc::SYS_exit, code) };
+    unreachable!("exited")
+}
+
+fn run(forbidden_call: bool) -> WaitStatus {
+    let matrix = Matrix::builder().size(8 << 20).memfd("no-kernel").unwrap();
+    // SAFETY: the child calls nothing that could wait for another thread of the parent: the
+    // matrix has no lock, and its guards need no heap.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => child(&matrix, forbidden_call),
+        ForkResult::Parent { child } => {
+            let status = waitpid(child, None).unwrap();
+            if !forbidden_call {
+                assert!(matrix.check().is_empty());
+            }
+            status
+        }
+    }
+}
+
+#[test]
+fn hot_path_makes_no_system_call() {
+    let status = run(false);
+    if let WaitStatus::Exited(_, 3) = status {
+        println!("SKIPPED: this kernel has no strict seccomp");
+        return;
+    }
+    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+    // The check can fail: a child that does make a call is killed.
+    assert!(matches!(run(true), WaitStatus::Signaled(..)));
+}
