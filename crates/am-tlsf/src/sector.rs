@@ -23,7 +23,7 @@ pub trait Headers {
     fn left(&self, head: u32) -> Option<u32>;
     /// Remembers the left neighbour of `head`.
     fn set_left(&self, head: u32, left: u32);
-    /// Keeps the [`note`](crate::Want::note) of a block that was just taken.
+    /// Keeps the [`note`](crate::Want::noted) of a block that was just taken.
     fn set_note(&self, head: u32, note: u64) {
         let _ = (head, note);
     }
