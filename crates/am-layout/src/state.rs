@@ -150,9 +150,20 @@ impl Seen {
 impl core::fmt::Display for Seen {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Seen::Interior => f.write_str("the inside of a block"),
-            Seen::Tail(_) => f.write_str("the tail of a block"),
-            Seen::Head(state, len) => write!(f, "a block {state:?} of {len} granules"),
+            Seen::Interior | Seen::Tail(_) => {
+                f.write_str("the inside of a block (was it acked already?)")
+            }
+            Seen::Head(State::Free, len) => {
+                write!(f, "a free block of {len} granules (was it acked already?)")
+            }
+            Seen::Head(State::Allocated, len) => write!(f, "an allocated block of {len} granules"),
+            Seen::Head(State::Held, len) => {
+                write!(f, "a block of {len} granules that a guard holds")
+            }
+            Seen::Head(State::Acked | State::Coalescing, len) => {
+                write!(f, "a block of {len} granules on its way back")
+            }
+            Seen::Head(State::Cached, len) => write!(f, "a cached block of {len} granules"),
             Seen::Illegal(word) => write!(f, "the illegal word {word:#010x}"),
         }
     }

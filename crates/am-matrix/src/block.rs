@@ -71,7 +71,9 @@ impl<'m> Block<'m> {
 
     /// Makes the block `bytes` long in place, if it has room or its right neighbour is free.
     ///
-    /// The bytes added hold whatever lay there before.
+    /// The bytes added hold whatever lay there before. Blocks are carved from the end of free
+    /// memory, so the right neighbour is mostly an older block: expect this to work where a
+    /// neighbour was freed, or after a [`shrink`](Self::shrink), and rarely otherwise.
     ///
     /// # Errors
     /// [`Error::NoRoom`] when it would have to move, [`Error::Corrupt`] when a peer scribbled on the

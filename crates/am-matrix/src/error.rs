@@ -59,8 +59,9 @@ pub enum Error {
         /// Payload bytes of the longest free block seen.
         largest_free_bytes: u64,
     },
-    /// No block of this segment can ever be that large.
-    #[error("{requested_bytes} bytes can never fit: the {sector} sector holds {largest_bytes}")]
+    /// The sector that the request is routed to can never hold a block that large; with a spill
+    /// policy, no other could just now.
+    #[error("{requested_bytes} bytes can never fit the {sector} sector: it holds {largest_bytes}")]
     TooLarge {
         /// The sector that the request was routed to.
         sector: SectorId,
@@ -82,7 +83,7 @@ pub enum Error {
         offset: Offset,
     },
     /// The block is not in use, or belongs to a guard: a double ack, a stale or forged offset.
-    #[error("offset {offset} belongs to no allocated block: there is {seen}")]
+    #[error("offset {offset} is no block that can be acked or taken now: there is {seen}")]
     NotAllocated {
         /// The offset given.
         offset: Offset,

@@ -30,13 +30,12 @@ pub enum Spill {
 ///
 /// Cloning is cheap; clones, threads and processes may use the same arena at once. Allocation and
 /// [`ack`](Self::ack) are lock-free, bounded, and make no system call.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Matrix {
     inner: Arc<Inner>,
     spill: Spill,
 }
 
-#[derive(Debug)]
 struct Inner {
     /// Views into `arena`, which stands below and lives as long.
     parts: [Option<Part<'static>>; SECTORS],
@@ -48,7 +47,6 @@ struct Inner {
 }
 
 /// One sector, as this process sees it.
-#[derive(Debug)]
 pub(crate) struct Part<'a> {
     pub id: SectorId,
     pub sector: Sector<'a, BlockHeaders<'a>>,
@@ -183,7 +181,8 @@ impl Matrix {
 
     /// Takes a block that was given away, by its offset; of several callers exactly one succeeds.
     ///
-    /// What the giver wrote is visible. Wait-free.
+    /// What the giver wrote is visible, and the block is as long as the giver's was: no length need
+    /// be sent along. Wait-free.
     ///
     /// # Errors
     /// [`Error::NotAPayload`] or [`Error::NotAllocated`].
@@ -307,6 +306,14 @@ impl Matrix {
     #[inline]
     pub(crate) fn lane(&self, part: &Part<'_>) -> &Lane {
         self.inner.lanes.mine(part.id as usize)
+    }
+}
+
+impl std::fmt::Debug for Matrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let geometry = &self.inner.geometry;
+        let split = (geometry.small_percent, geometry.medium_percent);
+        write!(f, "Matrix({:?}, split {split:?}, spill {:?})", self.inner.arena, self.spill)
     }
 }
 

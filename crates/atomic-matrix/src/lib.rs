@@ -49,9 +49,12 @@ struct Readme;
 pub use builder::{Builder, OpenError};
 pub use handle::Matrix;
 
+pub use {bytemuck, uuid};
+
 #[doc(inline)]
 pub use am_matrix::{
-    Block, Error, Offset, SectorId, SectorStats, Seen, Spill, State, Stats, TypedBlock, Violation,
+    Block, Error, Geometry, Offset, SectorId, SectorStats, Seen, Spill, State, Stats, TypedBlock,
+    Violation,
 };
 #[doc(inline)]
-pub use am_shm::{Error as SegmentError, Hugepages};
+pub use am_shm::{Error as SegmentError, Hugepages, Mapping};
