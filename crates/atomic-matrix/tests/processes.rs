@@ -215,7 +215,11 @@ fn block_allocated_there_is_freed_here() {
         assert_eq!(block.len(), bytes);
         pattern::verify(&block, stamp as u64);
         drop(block);
-        assert!(actor.ask(format_args!("ack {}", offset.bytes())).contains("no block that can be acked or taken"));
+        assert!(
+            actor
+                .ask(format_args!("ack {}", offset.bytes()))
+                .contains("no block that can be acked or taken")
+        );
         assert_whole(&matrix);
     }
     // And the raw way.
