@@ -628,23 +628,36 @@ fn mutants_are_all_noticed() {
         .filter(|name| *name != "mutants_are_all_noticed")
         .map(String::from)
         .collect();
-    let mut survivors = Vec::new();
-    for (number, mutation) in Mutation::ALL.iter().enumerate() {
-        let killer = models.iter().find(|model| {
+    let noticed_by = |number: usize| {
+        models.iter().find(|model| {
             let run = std::process::Command::new(&me)
                 .args(["--exact", model.as_str()])
                 .env("AM_MUTATION", number.to_string())
                 .output()
                 .unwrap();
             !run.status.success()
-        });
-        match killer {
-            Some(model) => println!("mutant {mutation:?}: noticed by {model}"),
-            None => survivors.push(mutation),
+        })
+    };
+    let next = AtomicUsize::new(0);
+    let survived = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some((number, mutation)) = {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    Mutation::ALL.get(number).map(|mutation| (number, mutation))
+                } {
+                    match noticed_by(number) {
+                        Some(model) => println!("mutant {mutation:?}: noticed by {model}"),
+                        None => {
+                            println!("mutant {mutation:?}: SURVIVED");
+                            survived.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
         }
-        if killer.is_none() {
-            println!("mutant {mutation:?}: SURVIVED");
-        }
-    }
-    assert!(survivors.is_empty(), "not noticed: {survivors:?}");
+    });
+    assert_eq!(survived.into_inner(), 0, "mutants that no model noticed");
 }
