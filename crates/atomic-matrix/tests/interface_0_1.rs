@@ -3,7 +3,7 @@
 mod common;
 
 use atomic_matrix::matrix::core::{AtomicMatrix, BlockHeader, MatrixHandler, RelativePtr};
-use atomic_matrix::{Error, Matrix, OpenError, Seen, State};
+use atomic_matrix::{Error, Hugepages, Matrix, OpenError, Seen, State};
 use common::{MIB, Scratch, assert_sound, assert_whole, header_of, pattern, payload};
 use std::os::unix::fs::PermissionsExt;
 
@@ -241,6 +241,15 @@ fn bootstrap_with_another_size_or_split_is_a_mismatch() {
         assert_eq!((requested_bytes, requested_split), (size as u64, split));
     }
     assert_whole(first.matrix.as_matrix());
+}
+
+/// The feature `server` asks for huge pages, and the handler tells what came of it.
+#[test]
+fn hugepages_are_asked_for_by_the_server_feature_alone() {
+    let scratch = Scratch::new();
+    let handler = AtomicMatrix::bootstrap(Some(scratch.0), SIZE_BYTES, (40, 30)).unwrap();
+    let asked = handler.hugepages() != Hugepages::NotAsked;
+    assert_eq!(asked, cfg!(feature = "server"), "{:?}", handler.hugepages());
 }
 
 #[test]
