@@ -30,11 +30,18 @@ pub enum Mutation {
     GiveWithoutRelease,
     ReturnForgetsWalkers,
     WalkForgetsLoss,
+    CarveForgetsIntent,
+    AckForgetsIntent,
+    ClaimForgetsIntent,
+    DoneForgetsSuspect,
+    RecoverForgetsFirstLook,
+    RecoverForgetsSecondLook,
+    RecoverForgetsTouched,
 }
 
 impl Mutation {
     /// Every defect.
-    pub const ALL: [Mutation; 21] = [
+    pub const ALL: [Mutation; 28] = [
         Mutation::AckWithoutCas,
         Mutation::AbsorbWithoutAdjacency,
         Mutation::CarveWithoutCas,
@@ -56,6 +63,13 @@ impl Mutation {
         Mutation::GiveWithoutRelease,
         Mutation::ReturnForgetsWalkers,
         Mutation::WalkForgetsLoss,
+        Mutation::CarveForgetsIntent,
+        Mutation::AckForgetsIntent,
+        Mutation::ClaimForgetsIntent,
+        Mutation::DoneForgetsSuspect,
+        Mutation::RecoverForgetsFirstLook,
+        Mutation::RecoverForgetsSecondLook,
+        Mutation::RecoverForgetsTouched,
     ];
 }
 

@@ -152,6 +152,12 @@ impl Word {
         old
     }
 
+    /// Subtracts 1, wrapping, with acquire and release; returns the value before.
+    #[inline]
+    pub fn decrement(&self) -> u32 {
+        self.counted().fetch_sub(1, AcqRel)
+    }
+
     /// Adds `n`, wrapping, with no ordering: for counters nobody decides by.
     #[inline]
     pub fn count(&self, n: u32) {

@@ -486,7 +486,7 @@ fn block_given_away_is_taken_once_with_its_payload() {
         let arena = Arc::new(Arena::new(2));
         let a = arena.hold(1);
         let taker = move |w: &Arena| {
-            let taken = take(&w.world.sector(), a.head).is_ok();
+            let taken = take(&w.world.sector(), &Lane::new(), a.head).is_ok();
             if taken {
                 w.own(a);
             }
@@ -522,7 +522,7 @@ fn bulk_ack_against_a_free_between_leaves_one_block() {
             bodies![
                 move |w: &Arena| {
                     let (sector, lane) = (w.world.sector(), Lane::new());
-                    assert_eq!(split(&sector, run.head, 1), Ok(3));
+                    assert_eq!(split(&sector, &lane, run.head, 1), Ok(3));
                     let mut heads = [run.head + 2, run.head, run.head + 1];
                     assert_eq!(ack_many(&sector, &lane, &mut heads, State::Held), Ok(()));
                 },
