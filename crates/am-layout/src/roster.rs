@@ -27,7 +27,7 @@ use crate::geometry::SECTORS;
 pub const SLOTS: usize = 128;
 /// Participants that a segment can have at once.
 #[cfg(loom)]
-pub const SLOTS: usize = 4;
+pub const SLOTS: usize = 1;
 /// Threads that can have a lane of their own at once, over all participants.
 #[cfg(not(loom))]
 pub const LANES: usize = 512;
@@ -35,7 +35,11 @@ pub const LANES: usize = 512;
 #[cfg(loom)]
 pub const LANES: usize = 4;
 /// Words of a slot, and of a lane: a cache line each.
+#[cfg(not(loom))]
 pub const LINE_WORDS: usize = 16;
+/// Words of a slot, and of a lane.
+#[cfg(loom)]
+pub const LINE_WORDS: usize = 8;
 /// Words of the roster: the slots, then the lanes.
 pub const ROSTER_WORDS: usize = (SLOTS + LANES) * LINE_WORDS;
 
