@@ -182,12 +182,12 @@ fn absorb_left<H: Headers>(
     for _ in 0..LEFT_TRIES {
         let Left::Free(left) = seen else { break };
         if !mutation::is(Mutation::HeadLeftBehind) {
-            // Ours (I3), as the tail below; the exchange publishes both (E1). Release (E8): whoever
-            // finds no head here sees the intent.
+            // Ours (I3), as the tail below; the exchange publishes both (E1). Release (E8), both:
+            // whoever finds no head here sees the intent.
             sector.word(range.head).store(INTERIOR);
         }
         let last = range.end() - 1;
-        sector.word(last).store_relaxed(tail(last - left.head));
+        sector.word(last).store(tail(last - left.head));
         let grown = left.len + range.len;
         // Release (E1): publishes the range to the next carver. Full barrier: look again (E4), and
         // read the index's bit (E5).

@@ -272,8 +272,9 @@ impl<H: Headers> Sector<'_, H> {
     #[inline]
     pub fn store_tail(&self, at: u32, len: u32) {
         if len > 1 {
-            // Relaxed: a hint; published by the head's release store or exchange.
-            self.word(at + len - 1).store_relaxed(tail(len - 1));
+            // A hint; published by the head's release store or exchange. Release (E8): there may have
+            // been a head, and whoever finds none sees the intent.
+            self.word(at + len - 1).store(tail(len - 1));
         }
     }
 }

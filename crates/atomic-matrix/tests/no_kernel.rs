@@ -5,6 +5,7 @@ use atomic_matrix::{Error, Matrix};
 use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+use std::os::fd::AsFd;
 
 /// What must need no kernel. Returns false where something fails.
 fn hot_path(matrix: &Matrix) -> bool {
@@ -33,7 +34,10 @@ fn hot_path(matrix: &Matrix) -> bool {
     half.is_ok() && walked && live.into_iter().flatten().all(|o| matrix.ack(o).is_ok())
 }
 
-fn child(matrix: &Matrix, forbidden_call: bool) -> ! {
+fn child(inherited: &Matrix, forbidden_call: bool) -> ! {
+    // A participant of its own: what a child inherits is its parent's.
+    let fd = inherited.as_fd().try_clone_to_owned().expect("a descriptor");
+    let matrix = &Matrix::builder().attach(fd).expect("attaches");
     // SAFETY: no memory is passed. From here on the kernel kills this process at any call but
     // read, write, exit and sigreturn.
     let strict = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) } == 0;
@@ -50,8 +54,8 @@ fn child(matrix: &Matrix, forbidden_call: bool) -> ! {
 
 fn run(forbidden_call: bool) -> WaitStatus {
     let matrix = Matrix::builder().size(8 << 20).memfd("no-kernel").unwrap();
-    // SAFETY: the child calls nothing that could wait for another thread of the parent: the
-    // matrix has no lock, and its guards need no heap.
+    // SAFETY: the child attaches, which allocates; no other thread of the parent is in the heap now,
+    // since this test runs alone in its binary. The matrix has no lock, and its guards need no heap.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => child(&matrix, forbidden_call),
         ForkResult::Parent { child } => {
