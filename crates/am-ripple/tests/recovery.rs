@@ -10,7 +10,9 @@ mod world;
 use am_layout::State;
 use am_layout::mutation::{Mutation, crash_at};
 use am_layout::roster::RECOVERER;
-use am_ripple::{Carved, Recoverer, Want, ack, ack_many, allocate, grow, shrink, split, take};
+use am_ripple::{
+    Carved, Found, Recoverer, Want, ack, ack_many, allocate, grow, shrink, split, take,
+};
 use harness::{Arena, all_noticed, bodies, check, race};
 use loom::sync::Arc;
 use world::World;
@@ -55,7 +57,9 @@ impl Arena {
         let is_dead = |owner| owner == DEAD;
         let sector = self.world.sector();
         let recoverer = Recoverer::new(&sector, &lane, self.world.roster(), 0, is_dead);
-        recoverer.recover(|_| {})
+        let mut deferred = 0;
+        recoverer.recover(|found| deferred += u32::from(matches!(found, Found::Deferred { .. })));
+        deferred
     }
 
     /// What the dead thread does, up to its death. Its payloads it does not touch: the model would
@@ -377,7 +381,7 @@ fn death_of_the_recoverer_loses_nothing() {
                 let sector = a.world.sector();
                 let is_dead = |owner| owner == DEAD;
                 let recoverer = Recoverer::new(&sector, &lane, a.world.roster(), 0, is_dead);
-                assert_eq!(recoverer.recover(|_| {}), 0);
+                recoverer.recover(|found| assert!(!matches!(found, Found::Deferred { .. })));
             })
         },
         |die| {
