@@ -259,15 +259,14 @@ impl<'f> Field<'f> {
     /// A lane to recover from. Threads leave the first ones to recoverers; if dead recoverers left
     /// all of them in use, a lane that some dead thread left idle will do.
     fn claim_lane(&self, is_dead: impl Fn(u32) -> bool) -> Option<RosterLane<'f>> {
-        if let Some(lane) = self.roster.lanes().find(|lane| lane.claim(RECOVERER)) {
+        if let Some(lane) = self.roster.claim(0, RECOVERER) {
             return Some(lane);
         }
         let idle = |lane: &RosterLane<'_>| {
             is_dead(lane.owner()) && (0..SECTORS).all(|s| lane.told(s).1 == Told::Nothing)
         };
-        let lane = self.roster.lanes().find(idle)?;
-        lane.release();
-        lane.claim(RECOVERER).then_some(lane)
+        self.roster.lanes().find(idle)?.release();
+        self.roster.claim(0, RECOVERER)
     }
 
     /// Gives the slots and lanes of the dead to whoever comes next, but for those of whom something is

@@ -23,7 +23,10 @@ use am_layout::{Event, INTERIOR, Seen, State, head};
 use am_tlsf::{Headers, Lane, Sector};
 
 /// Looks at one suspect before it is left to a later recovery.
+#[cfg(not(loom))]
 const LOOKS_MAX: u32 = 16;
+#[cfg(loom)]
+const LOOKS_MAX: u32 = 2;
 /// Lengths of the sector that the dead's intents may add up to, in one recovery.
 const RANGES_MAX: u64 = 8;
 
@@ -97,6 +100,12 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
     /// done with, in this sector. Lock-free, bounded: a walk over the sector, and two looks at the
     /// roster per range found.
     pub fn recover(&self, mut found: impl FnMut(Found)) {
+        self.collect_limbo(&mut found);
+        self.sweep(&mut found);
+    }
+
+    /// The first half of [`recover`](Self::recover): what the dead's intents tell of.
+    pub fn collect_limbo(&self, found: &mut (impl FnMut(Found) + ?Sized)) {
         // Each intent is followed through its whole range. Where the dead's intents overlap more than
         // they do by themselves, somebody scribbled, and the rest waits.
         let mut budget = RANGES_MAX * u64::from(self.sector.len());
@@ -113,17 +122,22 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
             let len = u64::from(end.saturating_sub(at));
             if len > budget {
                 found(Found::Deferred { owner });
-            } else if self.collect(owner, at, end, &mut found) {
+            } else if self.collect(owner, at, end, found) {
                 // Nothing of it is in limbo any more, so it need not be looked at again.
                 lane.forget(self.number);
             }
             budget = budget.saturating_sub(len);
         }
-        self.sweep(&mut found);
     }
 
     /// Looks for limbo in `[at, end)` and gives back what is nobody's; tells whether none is left.
-    fn collect(&self, owner: u32, at: u32, end: u32, found: &mut impl FnMut(Found)) -> bool {
+    fn collect(
+        &self,
+        owner: u32,
+        at: u32,
+        end: u32,
+        found: &mut (impl FnMut(Found) + ?Sized),
+    ) -> bool {
         let mut all = true;
         let mut place = at;
         // Bounded: every piece ends behind where it begins.
@@ -142,9 +156,9 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
         all
     }
 
-    /// Walks the sector: gives back blocks that the dead held, lets unmerged neighbours merge, and
-    /// repairs hints, which the dead may have left behind.
-    fn sweep(&self, found: &mut impl FnMut(Found)) {
+    /// The second half of [`recover`](Self::recover): walks the sector, gives back blocks that the dead
+    /// held, lets unmerged neighbours merge, and repairs hints.
+    pub fn sweep(&self, found: &mut (impl FnMut(Found) + ?Sized)) {
         let mut at = 0;
         while at < self.sector.len() {
             let len = match self.sector.seen_at(at) {
@@ -164,14 +178,19 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
     }
 
     /// Gives back what is nobody's in `range`, piece by piece; tells whether nothing is left.
-    fn settle(&self, owner: u32, range: Range, found: &mut impl FnMut(Found)) -> bool {
+    fn settle(&self, owner: u32, range: Range, found: &mut (impl FnMut(Found) + ?Sized)) -> bool {
         let mut disturbed = 0;
         // A piece that was given back is nobody's no more, and there are no more than granules.
         for _ in 0..LOOKS_MAX.saturating_add(range.len) {
             match self.prove(range) {
                 Ok(None) => return true,
-                Ok(Some(piece)) if self.give_back(piece, found) => {}
-                _ => disturbed += 1,
+                Ok(Some(piece)) => match self.give_back(piece, found) {
+                    // All of it: no need to prove that nothing is left.
+                    Some(back) if back == range => return true,
+                    Some(_) => {}
+                    None => disturbed += 1,
+                },
+                Err(Disturbed) => disturbed += 1,
             }
             if disturbed == LOOKS_MAX {
                 break;
@@ -259,12 +278,14 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
         }
     }
 
-    /// Takes a piece that is nobody's, and lets it flow. False when it is not what was seen.
-    fn give_back(&self, piece: Piece, found: &mut impl FnMut(Found)) -> bool {
-        let Range { head: at, len } = match piece {
-            Piece::Block { .. } => return false,
+    /// Takes a piece that is nobody's, lets it flow, and returns it; `None` when it is not what was
+    /// seen.
+    fn give_back(&self, piece: Piece, found: &mut (impl FnMut(Found) + ?Sized)) -> Option<Range> {
+        let range = match piece {
+            Piece::Block { .. } => return None,
             Piece::Orphan { range, .. } | Piece::Gap { range, .. } => range,
         };
+        let Range { head: at, len } = range;
         self.lane.begin(at, at + len);
         match piece {
             Piece::Block { .. } => {}
@@ -279,7 +300,7 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
                 // only when somebody scribbled.
                 if self.sector.word(at).cas_full(word, head(State::Acked, len)).is_err() {
                     self.lane.abandon();
-                    return false;
+                    return None;
                 }
                 let was_held = word == head(State::Held, len);
                 found(if was_held { Found::Held { at, len } } else { Found::Limbo { at, len } });
@@ -292,7 +313,7 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
             }
         }
         self.sector.count(Event::Recovered);
-        give_back(self.sector, self.lane, Range { head: at, len });
-        true
+        give_back(self.sector, self.lane, range);
+        Some(range)
     }
 }
