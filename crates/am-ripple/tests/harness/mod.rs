@@ -75,13 +75,26 @@ impl Arena {
     }
 }
 
-/// Checks `body` under every interleaving up to the bound (`LOOM_MAX_PREEMPTIONS`, else `bound`).
-pub fn check(bound: usize, body: impl Fn() + Sync + Send + 'static) {
+/// Runs `body`, which has one thread, in a model of its own.
+pub fn alone(body: impl Fn() + Sync + Send + 'static) {
+    activate_named();
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 50_000;
+    builder.check(body);
+}
+
+/// Turns on the defect that the environment names, if it names one.
+fn activate_named() {
     if let Ok(number) = std::env::var("AM_MUTATION") {
         let number: u32 = number.parse().expect("AM_MUTATION is a number");
         let named = |mutation: &&Mutation| **mutation as u32 == number;
         activate(*Mutation::all().find(named).expect("a mutation of this number"));
     }
+}
+
+/// Checks `body` under every interleaving up to the bound (`LOOM_MAX_PREEMPTIONS`, else `bound`).
+pub fn check(bound: usize, body: impl Fn() + Sync + Send + 'static) {
+    activate_named();
     let runs = std::sync::Arc::new(AtomicUsize::new(0));
     let counter = runs.clone();
     let mut builder = loom::model::Builder::new();
