@@ -1,0 +1,9 @@
+//! What breaks the allocator on purpose, and looks whether it holds.
+//!
+//! `kit <verb>` runs one of them; `cargo xtask` has the same verbs. Every run prints its seed, and
+//! every failure the command that repeats it.
+
+pub mod pattern;
+pub mod product;
+pub mod storm;
+pub mod verdict;

@@ -1,0 +1,35 @@
+//! `kit <verb>`: one run of the test kit; the last line is its verdict, and the exit code agrees.
+//!
+//! No thread may be started before a verb runs: some of them fork.
+
+use std::process::ExitCode;
+
+use am_testkit::storm;
+use am_testkit::verdict::Verdict;
+use clap::{Parser, Subcommand};
+
+/// Break the allocator on purpose, and look whether it holds.
+#[derive(Parser)]
+#[command(name = "kit")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Kill processes at random while all of them work, and replace them
+    Storm(storm::Args),
+}
+
+fn main() -> ExitCode {
+    let verdict = match Cli::parse().verb {
+        Verb::Storm(args) => storm::run(&args),
+    };
+    let verdict = verdict.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        Verdict { points: 0, blocks: 0, failures: 1 }
+    });
+    println!("{verdict}");
+    if verdict.failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
