@@ -3,7 +3,14 @@
 //! `kit <verb>` runs one of them; `cargo xtask` has the same verbs. Every run prints its seed, and
 //! every failure the command that repeats it.
 
+pub mod accounts;
+pub mod hostile;
+pub mod kill;
+pub mod ops;
 pub mod pattern;
 pub mod product;
+pub mod stage;
+pub mod stepper;
 pub mod storm;
+pub mod sweep;
 pub mod verdict;

@@ -4,8 +4,8 @@
 
 use std::process::ExitCode;
 
-use am_testkit::storm;
 use am_testkit::verdict::Verdict;
+use am_testkit::{hostile, kill, storm};
 use clap::{Parser, Subcommand};
 
 /// Break the allocator on purpose, and look whether it holds.
@@ -18,13 +18,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Kill a process at every instruction of every operation
+    Kill(kill::Args),
     /// Kill processes at random while all of them work, and replace them
     Storm(storm::Args),
+    /// Damage a segment under a process that uses it
+    Hostile(hostile::Args),
 }
 
 fn main() -> ExitCode {
     let verdict = match Cli::parse().verb {
+        Verb::Kill(args) => kill::run(&args),
         Verb::Storm(args) => storm::run(&args),
+        Verb::Hostile(args) => hostile::run(&args),
     };
     let verdict = verdict.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
