@@ -8,6 +8,7 @@ pub mod hostile;
 pub mod kill;
 pub mod ops;
 pub mod pattern;
+pub mod process;
 pub mod product;
 pub mod stage;
 pub mod stepper;

@@ -30,11 +30,12 @@ use indicatif::ProgressBar;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::Pid;
 
 use self::bed::{Bed, Region};
 use self::step::{DAMAGES, Step, script};
 use self::victim::{Board, Plan, play, scribble};
+use crate::process::fork_child;
 use crate::verdict::Verdict;
 
 /// How often the supervisor looks whether its victim is alive.
@@ -73,7 +74,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let plan = Plan { seed, beds: beds()?, trace: args.only.is_some() };
     let memory = Region::guarded(size_of::<Board>())?;
     let board = Board::of(&memory);
-    let scribbler = child(|| scribble(&plan, board))?;
+    let scribbler = fork_child(|| scribble(&plan, board))?;
     let mut watch = Watch { args, plan: &plan, board, failures: Failures::default() };
     let outcome = watch.all();
     end(scribbler);
@@ -94,20 +95,6 @@ fn beds() -> Result<Vec<Bed>> {
         Bed::guarded(320 << 10, (0, 50))?,
         Bed::memfd(256 << 10, (40, 30))?,
     ])
-}
-
-/// Forks. The caller has one thread only.
-fn child(body: impl FnOnce()) -> Result<Pid> {
-    // SAFETY: this program starts no thread before it forks, so the child may do anything.
-    match unsafe { fork() }.context("cannot fork")? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            // A child must not outlive whoever watches it.
-            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-            body();
-            std::process::exit(0);
-        }
-    }
 }
 
 fn end(child: Pid) {
@@ -156,7 +143,7 @@ impl Watch<'_> {
     fn victim(&mut self, rounds: &mut dyn Iterator<Item = u64>) -> Result<()> {
         let (reader, writer) = nix::unistd::pipe().context("no pipe")?;
         let (plan, board) = (self.plan, self.board);
-        let victim = child(|| {
+        let victim = fork_child(|| {
             if let Err(error) = play(plan, board, rounds, writer) {
                 eprintln!("error: {error:#}");
                 std::process::exit(1);
