@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use am_testkit::verdict::Verdict;
-use am_testkit::{hostile, kill, storm};
+use am_testkit::{hostile, kill, soak, storm, threads};
 use clap::{Parser, Subcommand};
 
 /// Break the allocator on purpose, and look whether it holds.
@@ -24,6 +24,10 @@ enum Verb {
     Storm(storm::Args),
     /// Damage a segment under a process that uses it
     Hostile(hostile::Args),
+    /// Let threads exchange blocks, for the compiler's sanitizers
+    Threads(threads::Args),
+    /// Everything in turn, for as long as there is time
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +35,8 @@ fn main() -> ExitCode {
         Verb::Kill(args) => kill::run(&args),
         Verb::Storm(args) => storm::run(&args),
         Verb::Hostile(args) => hostile::run(&args),
+        Verb::Threads(args) => threads::run(&args),
+        Verb::Soak(args) => soak::run(&args),
     };
     let verdict = verdict.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

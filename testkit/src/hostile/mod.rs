@@ -34,7 +34,7 @@ use nix::unistd::Pid;
 
 use self::bed::{Bed, Region};
 use self::step::{DAMAGES, Step, script};
-use self::victim::{Board, Plan, play, scribble};
+use self::victim::{Board, Plan, SABOTAGES, play, scribble};
 use crate::process::fork_child;
 use crate::verdict::Verdict;
 
@@ -62,6 +62,9 @@ pub struct Args {
     /// Milliseconds that one call may take
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit_ms: u64,
+    /// Check the check: panic, reach outside, hang, hand out the wrong place, and see it noticed
+    #[arg(long, conflicts_with = "only")]
+    pub self_test: bool,
 }
 
 /// Runs it.
@@ -71,7 +74,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Verdict> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     eprintln!("seed {seed}");
-    let plan = Plan { seed, beds: beds()?, trace: args.only.is_some() };
+    let plan = Plan { seed, beds: beds()?, trace: args.only.is_some(), sabotage: args.self_test };
     let memory = Region::guarded(size_of::<Board>())?;
     let board = Board::of(&memory);
     let scribbler = fork_child(|| scribble(&plan, board))?;
@@ -82,7 +85,11 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let [calls, refused, longest] =
         [&board.calls, &board.refused, &board.longest_ns].map(|n| n.load(Relaxed));
     println!("calls {calls}, refused {refused}, the longest took {} us", longest / 1000);
-    let failures = watch.failures.count;
+    let mut failures = watch.failures.count;
+    if args.self_test {
+        println!("self-test: {failures} of {SABOTAGES} sabotages noticed");
+        failures = failures.abs_diff(SABOTAGES);
+    }
     Ok(Verdict { points: board.damages.load(Relaxed), blocks: calls, failures })
 }
 
@@ -127,7 +134,10 @@ impl Watch<'_> {
             self.victim(&mut std::iter::repeat_n(round, turns))?;
             return Ok(());
         }
-        let rounds = self.args.mutations.div_ceil(DAMAGES);
+        let rounds = match self.args.self_test {
+            true => SABOTAGES,
+            false => self.args.mutations.div_ceil(DAMAGES),
+        };
         let bar = ProgressBar::new(rounds);
         let mut first = 0;
         while first < rounds && self.failures.deaths < DEATHS_MAX {

@@ -280,8 +280,11 @@ impl<'m> Player<'m> {
         Offset::from_raw((unit as u32).wrapping_add_signed(beside.signum().into()))
     }
 
-    /// Payloads lie in a sector of the segment, whichever mapping the handle has.
-    fn must_be_inside(&self, address: *const u8, len: usize) -> Result<(), Broken> {
+    /// Looks whether a payload lies in a sector, in the mapping of one of the handles.
+    ///
+    /// # Errors
+    /// [`Broken`], when it does not.
+    pub fn must_be_inside(&self, address: *const u8, len: usize) -> Result<(), Broken> {
         let inside = |handle: &Handle| {
             let base = handle.arena().base();
             self.bed.in_a_sector(base, address, len)

@@ -25,6 +25,9 @@ const RACE_PATIENCE: Duration = Duration::from_secs(10);
 /// What the scribbler spins between two damages, in turns of the loop, at most.
 const PAUSE_MAX: u32 = 2000;
 
+/// Rounds that a sabotaged run fails in.
+pub const SABOTAGES: u64 = 4;
+
 /// What the processes of a run know of each other: words of a shared page.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -66,6 +69,8 @@ pub struct Plan {
     pub beds: Vec<Bed>,
     /// Print every step before it is done.
     pub trace: bool,
+    /// Do on purpose what no damage may lead to, to see it noticed.
+    pub sabotage: bool,
 }
 
 impl Plan {
@@ -133,6 +138,9 @@ impl Game<'_> {
         let fresh = |error: anyhow::Error| Broken(format!("a fresh segment is refused: {error:#}"));
         let handles = [bed.attach().map_err(fresh)?, bed.attach().map_err(fresh)?];
         let mut player = Player::new(bed, &handles);
+        if self.plan.sabotage {
+            self.sabotage(bed, &mut player)?;
+        }
         let played = if Plan::races(self.round) {
             self.race(bed, &mut player)
         } else {
@@ -198,6 +206,25 @@ impl Game<'_> {
             std::thread::yield_now();
         }
         result
+    }
+
+    /// What a broken allocator might do: one thing per round, [`SABOTAGES`] in all.
+    fn sabotage(&self, bed: &Bed, player: &mut Player<'_>) -> Result<(), Broken> {
+        self.guarded(|| match self.round {
+            0 => panic!("on purpose"),
+            1 => {
+                let words = bed.words();
+                let behind = words.as_ptr().wrapping_add(words.len()).cast_mut().cast::<u32>();
+                // SAFETY: none; the page behind the segment is inaccessible, and this shows it.
+                unsafe { behind.write_volatile(0) };
+                Ok(())
+            }
+            2 => loop {
+                std::thread::sleep(RACE_PATIENCE);
+            },
+            3 => player.must_be_inside(bed.words().as_ptr().cast(), 1),
+            _ => Ok(()),
+        })
     }
 
     /// One call: a panic is a failure, and the time that it took is measured.
