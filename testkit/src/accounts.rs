@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use atomic_matrix::{Error, Matrix, Offset};
 
-use crate::ops::{Fate, Op};
+use crate::ops::{A, B, Fate, Op};
 use crate::pattern;
 use crate::product;
 use crate::stage::{Given, Shape, Stage};
@@ -35,7 +35,7 @@ pub enum Care {
 
 /// Judges the survivor's heap: it works, nothing is lost, nothing is in flight, every byte that is
 /// to stay has stayed, and all of it becomes one block per sector again. Returns how many blocks
-/// recovery gave back.
+/// recovery gave back. `when` tells how far actor A had come; actor B, if there is one, had ended.
 ///
 /// # Errors
 /// The first thing that is not as it must be.
@@ -57,10 +57,11 @@ pub fn judge(stage: &mut Stage<'_>, op: &Op, when: When, care: Care) -> Result<u
     let allocated = count_blocks(stage)?;
     let known = take_known(stage, op, when)?;
     let strays = take_strays(stage)?;
+    let strays_beside = op.beside.map_or(0, |beside| beside.strays);
     let allowed = match when {
         When::Before => 0..=0,
         When::Amid => 0..=op.strays,
-        When::After => op.strays..=op.strays,
+        When::After => op.strays + strays_beside..=op.strays + strays_beside,
     };
     ensure!(allowed.contains(&strays), "{strays} blocks belong to nobody, not {allowed:?}");
     ensure!(allocated == known + strays, "{allocated} blocks given away, not {known} + {strays}");
@@ -143,26 +144,33 @@ fn take_known(stage: &mut Stage<'_>, op: &Op, when: When) -> Result<u64> {
         ensure!(take(stage.matrix, given)?, "the block at {} is gone", given.offset);
         count += 1;
     }
-    let [a, b] = std::mem::take(&mut stage.given);
-    let may_stay = match (op.fate, when) {
-        (Fate::Returned, _) => Some(false),
-        (Fate::Consumed, When::Before) => Some(true),
-        (Fate::Consumed, When::After) => Some(false),
-        (Fate::GivenAway, When::Before) => Some(false),
-        (Fate::GivenAway, When::After) => Some(true),
-        (Fate::Tried, When::Before | When::After) => Some(true),
-        (_, When::Amid) => None,
-    };
-    // B's blocks are those of a victim that died with them in its hands.
-    for (given, may_stay) in
-        a.into_iter().map(|g| (g, may_stay)).chain(b.into_iter().map(|g| (g, Some(false))))
-    {
-        let stays = take(stage.matrix, given)?;
-        let right = may_stay.is_none_or(|expected| expected == stays);
-        ensure!(right, "the block at {} is {}", given.offset, if stays { "there" } else { "gone" });
-        count += u64::from(stays);
+    for (number, given) in std::mem::take(&mut stage.given).into_iter().enumerate() {
+        let expected = match number {
+            A => stays(op.fate, when),
+            B => stays(op.beside.map_or(Fate::Returned, |beside| beside.fate), When::After),
+            // It took them before it died.
+            _ => Some(false),
+        };
+        for given in given {
+            let there = take(stage.matrix, given)?;
+            let word = if there { "there" } else { "gone" };
+            let right = expected.is_none_or(|expected| expected == there);
+            ensure!(right, "the block at {} is {word}", given.offset);
+            count += u64::from(there);
+        }
     }
     Ok(count)
+}
+
+/// Whether blocks of that fate are still given away; `None` when both may be.
+fn stays(fate: Fate, when: When) -> Option<bool> {
+    match (fate, when) {
+        (Fate::Returned, _) => Some(false),
+        (_, When::Amid) => None,
+        (Fate::Consumed, when) => Some(when == When::Before),
+        (Fate::GivenAway, when) => Some(when == When::After),
+        (Fate::Tried, _) => Some(true),
+    }
 }
 
 /// Takes a block by its offset, checks every byte, and frees it; false when it is not there.

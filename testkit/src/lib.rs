@@ -4,6 +4,7 @@
 //! every failure the command that repeats it.
 
 pub mod accounts;
+pub mod acts;
 pub mod hostile;
 pub mod kill;
 pub mod ops;

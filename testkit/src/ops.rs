@@ -1,95 +1,25 @@
 //! The operations that are interrupted at every instruction, each in a heap laid out for its path.
 //!
-//! A row is a name, a layout ([`Stage::lay`]), and what the actor does, which it marks with
-//! [`Actor::mark`]. What must be true of a killed actor follows from a few words beside it: what
+//! A row is a name, a layout ([`Stage::lay`](crate::stage::Stage::lay)), and what the actor does, which it marks with
+//! [`Actor::mark`](crate::acts::Actor::mark). What must be true of a killed actor follows from a few words beside it: what
 //! becomes of the blocks it was given, and how many it gives away to nobody.
 
-use anyhow::{Context, Result, ensure};
-use atomic_matrix::{Block, Error, Matrix, Offset, SectorId};
-use std::alloc::Layout;
+use atomic_matrix::SectorId;
 
-use crate::product;
-use crate::stage::{Given, Shape, Stage};
-use crate::stepper::Mark;
+use crate::acts::{
+    Act, ack_first, allocate_many, allocate_two, attach, carve_aligned, carve_held, carve_long,
+    carve_raw, create, destroy, detach, drop_first, exhausted, first_ack, first_allocation,
+    free_many, from_offset, grow, into_offset, open_by_name, open_or_create, recover, shrink,
+    take_and_stay, thread_exit, value_of_wrong_size, walk, walk_raw,
+};
+use crate::stage::Shape;
 
-/// Actor A of a stage, or actor B.
+/// The actor whose operation is interrupted.
 pub const A: usize = 0;
-/// See [`A`].
+/// The actor who works beside it.
 pub const B: usize = 1;
-
-/// What a child that is stepped has in hand.
-pub struct Actor<'a> {
-    /// The kind of segment.
-    pub shape: Shape,
-    /// The heap, as it was laid out; `None` before there is a segment.
-    pub stage: Option<&'a Stage<'a>>,
-    /// The name of the segment, if it has one.
-    pub name: Option<&'a str>,
-    /// Which one it is: [`A`] or [`B`].
-    pub number: usize,
-    /// What it marks its operation with.
-    pub mark: &'a Mark<'a>,
-}
-
-impl<'a> Actor<'a> {
-    /// Runs the operation itself: what lies in `work` is interrupted.
-    pub fn mark<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.mark.around(work)
-    }
-
-    /// Opens the segment as a participant.
-    ///
-    /// # Errors
-    /// It cannot be opened.
-    pub fn open(&self) -> Result<Matrix> {
-        self.stage.context("there is no segment yet")?.open_anew()
-    }
-
-    /// Opens it, and lets this thread do a first operation, if there is room for one.
-    ///
-    /// # Errors
-    /// It cannot be opened.
-    pub fn open_warm(&self) -> Result<Matrix> {
-        let matrix = self.open()?;
-        drop(matrix.allocate(self.bytes(2)));
-        Ok(matrix)
-    }
-
-    /// Returns the payload bytes of a block of `granules`.
-    #[must_use]
-    pub fn bytes(&self, granules: u32) -> usize {
-        self.stage.map_or(0, |stage| stage.bytes(granules))
-    }
-
-    /// Returns the blocks given to this actor, from left to right.
-    #[must_use]
-    pub fn given(&self) -> &'a [Given] {
-        self.stage.map_or(&[], |stage| &stage.given[self.number])
-    }
-
-    fn name(&self) -> Result<&'a str> {
-        self.name.context("the segment has no name")
-    }
-
-    /// Takes the given block of that number.
-    ///
-    /// # Errors
-    /// It is not there.
-    pub fn take<'m>(&self, matrix: &'m Matrix, number: usize) -> Result<Block<'m>> {
-        Ok(matrix.from_offset(self.offset(number)?)?)
-    }
-
-    /// Returns where the given block of that number lies.
-    ///
-    /// # Errors
-    /// The layout has none.
-    pub fn offset(&self, number: usize) -> Result<Offset> {
-        Ok(self.given().get(number).context("the layout gives no such block")?.offset)
-    }
-}
-
-/// What an actor does.
-pub type Act = fn(&Actor<'_>) -> Result<()>;
+/// The actor who died before.
+pub const C: usize = 2;
 
 /// What becomes of blocks given to an actor that dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +40,17 @@ pub enum Meanwhile {
     /// Just before the first given block becomes free, the survivor frees the block it holds of
     /// that number, counted from the left.
     FreeHeld(usize),
+}
+
+/// An operation beside the interrupted one.
+#[derive(Clone, Copy)]
+pub struct Beside {
+    /// What is done.
+    pub act: Act,
+    /// What becomes of the blocks given to actor B.
+    pub fate: Fate,
+    /// Blocks that belong to nobody when it has ended.
+    pub strays: u64,
 }
 
 /// How the operation's actor begins and ends.
@@ -146,9 +87,11 @@ pub struct Op {
     pub full: bool,
     /// What the survivor does meanwhile.
     pub meanwhile: Option<Meanwhile>,
-    /// The operation (actor B's blocks) in whose middle another process died before, and how far
-    /// it had come: so many hundredths of the changes it makes.
+    /// The operation in whose middle actor C died before, and how far it had come: so many
+    /// hundredths of the changes it makes.
     pub victim: Option<(Act, u64)>,
+    /// What actor B does from beginning to end while actor A sleeps.
+    pub beside: Option<Beside>,
 }
 
 impl Op {
@@ -166,6 +109,7 @@ impl Op {
             full: layout.starts_with('|'),
             meanwhile: None,
             victim: None,
+            beside: None,
         }
     }
 
@@ -189,6 +133,10 @@ impl Op {
         Self { meanwhile: Some(meanwhile), ..self }
     }
 
+    fn beside(self, act: Act, fate: Fate, strays: u64) -> Self {
+        Self { beside: Some(Beside { act, fate, strays }), ..self }
+    }
+
     fn after_death_of(self, victim: Act, hundredths: u64) -> Self {
         Self { victim: Some((victim, hundredths)), ..self }
     }
@@ -210,6 +158,51 @@ pub fn all() -> Vec<Op> {
     recoveries(Shape::Three, &mut ops);
     lives(small, &mut ops);
     ops
+}
+
+/// Returns the table of pairs: an operation that sleeps, and one beside it.
+#[must_use]
+pub fn pairs() -> Vec<Op> {
+    let small = Shape::Only(SectorId::Small);
+    let mut pairs = Vec::new();
+    for shape in [small, Shape::Only(SectorId::Large)] {
+        let pair = |name: &str, layout, a: Act, b: Act| {
+            let name = format!("pair-{name}");
+            Op::new(&name, shape, layout, a).beside(b, Fate::Returned, 0)
+        };
+        pairs.extend([
+            pair("drop-drop", "S2 A3 B4 S2", drop_first, drop_first),
+            pair("drop-drop-right-to-left", "S2 B3 A4 S2", drop_first, drop_first),
+            pair("drop-drop-between-free", "S2 F4 A3 B5 F4 S2", drop_first, drop_first),
+            pair("drop-drop-around-free", "S2 A3 F4 B5 S2", drop_first, drop_first),
+            pair("drop-carve-from-its-left", "A3 S2", drop_first, carve_held),
+            pair("drop-carve-from-its-right", "S2 A3 F9 S2", drop_first, carve_held),
+            pair("carve-carve", "S2", carve_held, carve_held),
+            pair("carve-drop-behind", "B3 S2", carve_held, drop_first),
+            pair("exact-fit-drop-left", "S2 B4 F3 S2", carve_held, drop_first),
+            pair("grow-drop-right", "S2 A3 F4 B3 S2", grow, drop_first),
+            pair("shrink-drop-right", "S2 A5 B3 S2", shrink, drop_first),
+            pair("free-many-drop", "S2 A3 B2 A4 F3 S2", free_many, drop_first),
+            pair("allocate-many-carve", "S2", allocate_many, carve_held),
+            pair("carve-allocate-many", "S2", carve_held, allocate_many),
+            pair("drop-recover", "S2 F4 A3 F5 S2", drop_first, recover),
+            pair("carve-recover", "S2", carve_held, recover),
+            pair("drop-attach", "S2 F4 A3 F5 S2", drop_first, attach),
+        ]);
+        let dead_beside = |name: &str, layout, a: Act, b: Act, hundredths| {
+            let name = format!("{name}-{hundredths}");
+            pair(&name, layout, a, b).after_death_of(drop_first, hundredths)
+        };
+        for hundredths in [10, 40, 70] {
+            pairs.extend([
+                dead_beside("drop-recover-dead", "S2 A3 C4 F5 S2", drop_first, recover, hundredths),
+                dead_beside("carve-recover-dead", "C3 S2", carve_held, recover, hundredths),
+                dead_beside("recover-drop", "S2 F3 C4 B5 S2", recover, drop_first, hundredths),
+                dead_beside("recover-recover", "S2 F3 C4 F5 S2", recover, recover, hundredths),
+            ]);
+        }
+    }
+    pairs
 }
 
 fn carves(shape: Shape, ops: &mut Vec<Op>) {
@@ -268,8 +261,8 @@ fn changes(shape: Shape, ops: &mut Vec<Op>) {
 
 fn slow_paths(shape: Shape, ops: &mut Vec<Op>) {
     ops.extend([
-        Op::new("walk", shape, "S2 F3 S4 F6 S2", carve_held).spoiled(),
-        Op::new("walk-raw", shape, "S2 F3 S4 F6 S2", carve_raw).spoiled().strays(1),
+        Op::new("walk", shape, "S2 F3 S4 F6 S2", walk).spoiled(),
+        Op::new("walk-raw", shape, "S2 F3 S4 F6 S2", walk_raw).spoiled().strays(1),
         Op::new("exhausted", shape, "|S2 R3 S2", exhausted),
         Op::new("exhausted-beside-free", shape, "|S2 F2 S3 F2 S2", exhausted),
     ]);
@@ -284,12 +277,12 @@ fn threads(shape: Shape, ops: &mut Vec<Op>) {
 }
 
 fn recoveries(shape: Shape, ops: &mut Vec<Op>) {
-    let merge = "S2 F4 B3 F5 S2";
+    let merge = "S2 F4 C3 F5 S2";
     for (name, layout, victim) in [
         ("recover-after-drop", merge, drop_first as Act),
         ("recover-after-carve", "S2", carve_held),
         ("recover-after-allocate-many", "S2", allocate_many),
-        ("recover-after-free-many", "S2 B3 B4 B2 S2 F3 B2 B3 F4 S2", free_many),
+        ("recover-after-free-many", "S2 C3 C4 C2 S2 F3 C2 C3 F4 S2", free_many),
     ] {
         for hundredths in [25, 60, 100] {
             let name = format!("{name}-{hundredths}");
@@ -297,7 +290,7 @@ fn recoveries(shape: Shape, ops: &mut Vec<Op>) {
         }
     }
     ops.extend([
-        Op::new("exhausted-recovers", shape, "|S2 B3 S2", allocate_two)
+        Op::new("exhausted-recovers", shape, "|S2 C3 S2", allocate_two)
             .after_death_of(take_and_stay, 100),
         Op::new("attach-recovers", shape, merge, attach).after_death_of(drop_first, 60),
     ]);
@@ -312,190 +305,4 @@ fn lives(shape: Shape, ops: &mut Vec<Op>) {
         Op { kind: Kind::Making, ..Op::new("create", shape, "", create).named() },
         Op { kind: Kind::Making, ..Op::new("open-or-create", shape, "", open_or_create).named() },
     ]);
-}
-
-fn carve_held(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    actor.mark(|| matrix.allocate(actor.bytes(3)))?;
-    Ok(())
-}
-
-fn carve_raw(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    actor.mark(|| matrix.allocate_offset(actor.bytes(3)))?;
-    Ok(())
-}
-
-fn carve_long(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    actor.mark(|| matrix.allocate(actor.bytes(40)))?;
-    Ok(())
-}
-
-fn carve_aligned(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    // Eight granules, but a whole page in the large sector: the block lies where it may, and what
-    // is behind it goes back.
-    let granule_bytes = actor.stage.context("no heap")?.sector().granule_bytes() as usize;
-    let align_bytes = (8 * granule_bytes).min(4096);
-    let layout = Layout::from_size_align(actor.bytes(3), align_bytes)?;
-    actor.mark(|| matrix.allocate_aligned(layout))?;
-    Ok(())
-}
-
-fn allocate_many(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    let blocks = actor.mark(|| matrix.allocate_many(4, actor.bytes(3)))?;
-    ensure!(blocks.len() == 4, "{} blocks of four", blocks.len());
-    Ok(())
-}
-
-fn drop_first(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    let block = actor.take(&matrix, 0)?;
-    actor.mark(|| block.free())?;
-    Ok(())
-}
-
-fn ack_first(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    let offset = actor.offset(0)?;
-    actor.mark(|| matrix.ack(offset))?;
-    Ok(())
-}
-
-fn free_many(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    let take = |number| actor.take(&matrix, number);
-    let blocks = (0..actor.given().len()).map(take).collect::<Result<Vec<_>>>()?;
-    actor.mark(|| matrix.free_many(blocks));
-    Ok(())
-}
-
-fn into_offset(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    let block = actor.take(&matrix, 0)?;
-    let offset = actor.mark(|| block.into_offset());
-    ensure!(offset == actor.offset(0)?, "it lies at {offset} now");
-    Ok(())
-}
-
-fn from_offset(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    let offset = actor.offset(0)?;
-    actor.mark(|| matrix.from_offset(offset))?;
-    Ok(())
-}
-
-fn value_of_wrong_size(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    let offset = actor.offset(0)?;
-    // As many granules as the block has, but fewer bytes: only a look at the block itself tells.
-    let result = actor.mark(|| matrix.value_from_offset::<[u8; 9]>(offset).map(drop));
-    ensure!(matches!(result, Err(Error::WrongSize { .. })), "{result:?}");
-    Ok(())
-}
-
-fn shrink(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    let mut block = actor.take(&matrix, 0)?;
-    actor.mark(|| block.shrink(actor.bytes(2)))?;
-    Ok(())
-}
-
-fn grow(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    let mut block = actor.take(&matrix, 0)?;
-    actor.mark(|| block.try_grow(actor.bytes(6)))?;
-    Ok(())
-}
-
-fn exhausted(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    let result = actor.mark(|| matrix.allocate(actor.bytes(3)).map(drop));
-    ensure!(matches!(result, Err(Error::Exhausted { .. })), "{result:?}");
-    Ok(())
-}
-
-fn first_allocation(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open()?;
-    actor.mark(|| matrix.allocate(actor.bytes(3)))?;
-    Ok(())
-}
-
-fn first_ack(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open()?;
-    let offset = actor.offset(0)?;
-    actor.mark(|| matrix.ack(offset))?;
-    Ok(())
-}
-
-fn thread_exit(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    std::thread::scope(|scope| {
-        let work = || {
-            let result = matrix.allocate(actor.bytes(3)).map(drop);
-            actor.mark.until_the_thread_ends();
-            result
-        };
-        scope.spawn(work).join().map_err(|_| anyhow::anyhow!("the thread panicked"))
-    })??;
-    Ok(())
-}
-
-fn recover(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    actor.mark(|| product::recover(&matrix));
-    Ok(())
-}
-
-/// In a sector that was full until somebody died.
-fn allocate_two(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open()?;
-    // Without recovery this fails; that is for the survivor to notice.
-    let _ = actor.mark(|| matrix.allocate(actor.bytes(2)));
-    Ok(())
-}
-
-fn take_and_stay(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    let block = actor.take(&matrix, 0)?;
-    actor.mark(|| std::mem::forget(block));
-    Ok(())
-}
-
-fn attach(actor: &Actor<'_>) -> Result<()> {
-    actor.mark(|| actor.open())?;
-    Ok(())
-}
-
-fn open_by_name(actor: &Actor<'_>) -> Result<()> {
-    let name = actor.name()?;
-    actor.mark(|| Matrix::builder().open(name))?;
-    Ok(())
-}
-
-fn detach(actor: &Actor<'_>) -> Result<()> {
-    let matrix = actor.open_warm()?;
-    actor.take(&matrix, 0)?.free()?;
-    actor.mark(|| drop(matrix));
-    Ok(())
-}
-
-fn destroy(actor: &Actor<'_>) -> Result<()> {
-    let matrix = Matrix::builder().open(actor.name()?)?;
-    actor.mark(|| matrix.destroy())?;
-    Ok(())
-}
-
-fn create(actor: &Actor<'_>) -> Result<()> {
-    let (builder, name) = (actor.shape.builder(), actor.name()?);
-    actor.mark(|| builder.create(name))?;
-    Ok(())
-}
-
-fn open_or_create(actor: &Actor<'_>) -> Result<()> {
-    let (builder, name) = (actor.shape.builder(), actor.name()?);
-    actor.mark(|| builder.open_or_create(name))?;
-    Ok(())
 }

@@ -43,7 +43,6 @@ impl Shape {
 
     /// Returns the builder of such a segment: as short as the layouts allow, for it is compared
     /// after every instruction.
-    #[must_use]
     pub fn builder(self) -> atomic_matrix::Builder {
         let (size_bytes, small, medium) = match self {
             Shape::Only(SectorId::Small) => (64 << 10, 100, 0),
@@ -123,16 +122,16 @@ pub struct Stage<'m> {
     pub held: Vec<(Block<'m>, u64)>,
     /// Blocks that nobody holds and nobody is to touch.
     pub raw: Vec<Given>,
-    /// Blocks given to actor A, and to actor B.
-    pub given: [Vec<Given>; 2],
+    /// Blocks given to the actors A, B and C.
+    pub given: [Vec<Given>; 3],
 }
 
 impl<'m> Stage<'m> {
     /// Lays the heap out.
     ///
     /// `layout` names blocks from left to right, each by a letter and its length in granules:
-    /// `S` the survivor holds, `R` is given away and to be let alone, `A` and `B` are given to the
-    /// actor of that name, `F` is free. What lies to the left of the first is one free block; with
+    /// `S` the survivor holds, `R` is given away and to be let alone, `A`, `B` and `C` are given to
+    /// the actor of that name, `F` is free. What lies to the left of the first is one free block; with
     /// a leading `|` the survivor holds it, and nothing is free but each `F`. A block is at least
     /// two granules long.
     ///
@@ -163,6 +162,7 @@ impl<'m> Stage<'m> {
                 'R' => stage.raw.push(give(block)),
                 'A' => stage.given[0].push(give(block)),
                 'B' => stage.given[1].push(give(block)),
+                'C' => stage.given[2].push(give(block)),
                 _ => free.push(block),
             }
         }
@@ -258,7 +258,7 @@ fn give(mut block: Block<'_>) -> Given {
 fn read_layout(layout: &str) -> Result<Vec<(char, u32)>> {
     let read = |word: &str| {
         let letter = word.chars().next().context("an empty word")?;
-        if !"SRABF".contains(letter) {
+        if !"SRABCF".contains(letter) {
             bail!("{letter:?} stands for no kind of block");
         }
         Ok((letter, word[1..].parse().with_context(|| format!("the length of {word:?}"))?))

@@ -210,18 +210,67 @@ impl Stepper {
         self.tracee_gone || self.page.phase.load(SeqCst) == ENDED
     }
 
-    /// Tells whether the next instruction is a system call; `None` where this cannot be known.
+    /// Returns the address of the next instruction, and whether it is a system call; `None` where
+    /// that cannot be known.
+    #[cfg(target_arch = "x86_64")]
     #[must_use]
-    pub fn at_system_call(&self) -> Option<bool> {
-        #[cfg(target_arch = "x86_64")]
-        {
-            const SYSCALL: i64 = 0x050f;
-            let registers = ptrace::getregs(self.tracee).ok()?;
-            let code = ptrace::read(self.tracee, registers.rip as *mut _).ok()?;
-            Some(code & 0xffff == SYSCALL)
-        }
-        #[cfg(not(target_arch = "x86_64"))]
+    pub fn next_instruction(&self) -> Option<(u64, bool)> {
+        const SYSCALL: i64 = 0x050f;
+        let address = ptrace::getregs(self.tracee).ok()?.rip;
+        let code = ptrace::read(self.tracee, address as *mut _).ok()?;
+        Some((address, code & 0xffff == SYSCALL))
+    }
+
+    /// See above.
+    #[cfg(not(target_arch = "x86_64"))]
+    #[must_use]
+    pub fn next_instruction(&self) -> Option<(u64, bool)> {
         None
+    }
+
+    /// Runs at full speed until the child is about to run the instruction at `address`, after it
+    /// has run it `passes` times; that is instruction number `count` of the stretch. False when it
+    /// ended before.
+    ///
+    /// # Errors
+    /// It stops elsewhere.
+    #[cfg(target_arch = "x86_64")]
+    pub fn run_to(&mut self, address: u64, passes: u32, count: u64) -> Result<bool> {
+        const BREAK: i64 = 0xcc;
+        let place = address as *mut _;
+        let code = ptrace::read(self.tracee, place)?;
+        for pass in 0..=passes {
+            if pass > 0 && !self.step_raw()? {
+                return Ok(false);
+            }
+            ptrace::write(self.tracee, place, code & !0xff | BREAK)?;
+            ptrace::cont(self.tracee, None)?;
+            match wait_for(self.tracee)? {
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
+                WaitStatus::Exited(..) => {
+                    self.tracee_gone = true;
+                    self.reaped = self.tracee == self.pid;
+                    return Ok(false);
+                }
+                other => bail!("on its way to the breakpoint it ended with {other:?}"),
+            }
+            ptrace::write(self.tracee, place, code)?;
+            let mut registers = ptrace::getregs(self.tracee)?;
+            ensure!(registers.rip == address + 1, "it stopped at {:#x}", registers.rip);
+            registers.rip = address;
+            ptrace::setregs(self.tracee, registers)?;
+        }
+        self.steps = count;
+        Ok(true)
+    }
+
+    /// Breakpoints are x86-64's; elsewhere every instruction is stepped.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn run_to(&mut self, _address: u64, _passes: u32, _count: u64) -> Result<bool> {
+        bail!("no breakpoints here")
     }
 
     /// Lets the child run to its end.

@@ -7,6 +7,7 @@
 //! situation, and one real `SIGKILL` there covers the stretch; more are made at both ends of each
 //! stretch and at random, or at every instruction. Each is made in a fresh segment.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -15,18 +16,23 @@ use anyhow::{Context, Result};
 use atomic_matrix::Matrix;
 
 use crate::accounts::{Care, When, judge};
-use crate::ops::{A, Actor, B, Kind, Meanwhile, Op};
+use crate::acts::Actor;
+use crate::ops::{A, B, C, Kind, Meanwhile, Op};
 use crate::stage::{Name, Stage};
 use crate::stepper::{Step, Stepper};
 
 /// Instructions that an operation may take.
 const STEPS_MAX: u64 = 2_000_000;
+/// What passing a breakpoint once costs, in steps.
+const PASS_COST: u64 = 6;
 
 /// Which instructions get a kill of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Both ends of every stretch without a change, and so many more at random.
+    /// The begin of every stretch without a change, and so many more at random.
     Changes {
+        /// Both sides of every change.
+        around: bool,
         /// Instructions drawn from all of them.
         random: usize,
     },
@@ -67,43 +73,61 @@ pub struct Swept {
 
 /// What a pass over an operation saw.
 #[derive(Clone, Debug, Default)]
-struct Trace {
-    steps: u64,
+pub(crate) struct Trace {
+    pub(crate) steps: u64,
     /// Every k such that the shared state after instruction k is not that before it.
-    changes: Vec<u64>,
+    pub(crate) changes: Vec<u64>,
     /// The k after which the first given block is free.
     freed: Option<u64>,
+    /// Per k, the address of the instruction behind it, and how often that was run before.
+    addresses: Vec<(u64, u32)>,
+}
+
+impl Trace {
+    /// The same, without a way to bring a child by breakpoints.
+    pub(crate) fn by_steps(&self) -> Self {
+        Self { addresses: Vec::new(), ..self.clone() }
+    }
+
+    /// Brings a child from its beginning to instruction `at`: at full speed to the place from which
+    /// the rest costs least, and from there by steps. False when it has not come by there.
+    pub(crate) fn bring(&self, child: &mut Stepper, at: u64) -> Result<bool> {
+        let known = self.addresses.iter().take(at as usize + 1).enumerate().skip(1);
+        let cost = |&(k, &(_, passes)): &(usize, &(u64, u32))| {
+            at - k as u64 + u64::from(passes) * PASS_COST
+        };
+        if let Some((k, &(address, passes))) = known.min_by_key(cost)
+            && !child.run_to(address, passes, k as u64)?
+        {
+            return Ok(false);
+        }
+        child.steps(at - child.count())?;
+        Ok(true)
+    }
 }
 
 /// What happens beside the operation, and when.
 #[derive(Clone, Copy, Debug, Default)]
-struct Script {
+pub(crate) struct Script {
     /// The instruction at which the victim is killed.
     victim_at: u64,
     /// The instruction at which the survivor acts.
     meanwhile_at: Option<u64>,
 }
 
-/// Kills at every instruction that `reach` names, and judges each time. `tick` is told the progress.
+/// Kills at every instruction that `reach` names, and judges each time.
 ///
 /// # Errors
 /// The operation itself does not work, or cannot be stepped.
-pub fn sweep(
-    op: &Op,
-    reach: Reach,
-    care: Option<Care>,
-    seed: u64,
-    tick: &dyn Fn(u64, u64),
-) -> Result<Swept> {
+pub fn sweep(op: &Op, reach: Reach, care: Option<Care>, seed: u64) -> Result<Swept> {
     let (trace, script) = rehearse(op)?;
     let points = points(&trace, reach, seed);
     let mut swept =
         Swept { steps: trace.steps, changes: trace.changes.len() as u64, ..Swept::default() };
-    for (done, &at) in points.iter().enumerate() {
-        tick(done as u64, points.len() as u64);
+    for &at in &points {
         // Whoever comes next may work first or recover first; each stretch sees both.
         let both = if at % 2 == 0 { Care::Recover } else { Care::WorkAndRecover };
-        match kill_at(op, script, at, trace.steps, care.unwrap_or(both)) {
+        match kill_at(op, script, at, &trace, care.unwrap_or(both)) {
             Ok(blocks) => swept.blocks += blocks,
             Err(error) => swept.failures.push(Failure { at, seen: format!("{error:#}") }),
         }
@@ -114,10 +138,10 @@ pub fn sweep(
 }
 
 /// Passes over the operation, and over what happens beside it.
-fn rehearse(op: &Op) -> Result<(Trace, Script)> {
+pub(crate) fn rehearse(op: &Op) -> Result<(Trace, Script)> {
     let mut script = Script::default();
     if let Some((_, hundredths)) = op.victim {
-        let changes = pass(op, script, B)?.changes;
+        let changes = pass(op, script, C)?.changes;
         let last = changes.len().checked_sub(1).map(|last| last as u64 * hundredths / 100);
         // A victim that changes nothing dies at its end.
         script.victim_at = last.map_or(u64::MAX, |index| changes[index as usize]);
@@ -134,8 +158,8 @@ fn pass(op: &Op, script: Script, number: usize) -> Result<Trace> {
     let ground = Ground::new(op)?;
     let mut stage = ground.stage(op)?;
     let mut child = ground.start(op, stage.as_ref(), A)?;
-    if number == B {
-        child = ground.start(op, stage.as_ref(), B)?;
+    if number == C {
+        child = ground.start(op, stage.as_ref(), C)?;
     } else {
         ground.kill_victim(op, stage.as_ref(), script)?;
     }
@@ -143,12 +167,19 @@ fn pass(op: &Op, script: Script, number: usize) -> Result<Trace> {
     let mut trace = Trace::default();
     let mut watch = Watch::new(ground.name.as_ref().map(Name::path));
     watch.changed(stage.as_ref(), true)?;
+    let mut passes = HashMap::new();
     loop {
         if script.meanwhile_at == Some(trace.steps) && number == A {
             act_meanwhile(op, &mut stage)?;
             watch.changed(stage.as_ref(), true)?;
         }
-        let call = child.at_system_call().unwrap_or(true);
+        let next = child.next_instruction();
+        if let Some((address, _)) = next {
+            let passes = passes.entry(address).or_insert(0);
+            trace.addresses.push((address, *passes));
+            *passes += 1;
+        }
+        let call = next.is_none_or(|(_, call)| call);
         if child.step()? == Step::Ended {
             return Ok(trace);
         }
@@ -165,18 +196,23 @@ fn pass(op: &Op, script: Script, number: usize) -> Result<Trace> {
 }
 
 /// Kills the actor at instruction `at`, and judges.
-fn kill_at(op: &Op, script: Script, at: u64, steps: u64, care: Care) -> Result<u64> {
+fn kill_at(op: &Op, script: Script, at: u64, trace: &Trace, care: Care) -> Result<u64> {
     let ground = Ground::new(op)?;
     let mut stage = ground.stage(op)?;
     let mut child = ground.start(op, stage.as_ref(), A)?;
     ground.kill_victim(op, stage.as_ref(), script)?;
-    // The last point is the end itself, wherever it lies this time.
-    let at = if at >= steps { u64::MAX } else { at };
     if let Some(pause) = script.meanwhile_at.filter(|&pause| pause <= at) {
         child.steps(pause)?;
         act_meanwhile(op, &mut stage)?;
+        child.steps(at - pause)?;
+    } else if !trace.bring(&mut child, at)? {
+        // The kernel's answers, or a heap's state, made this run another one.
+        return kill_at(op, script, at, &trace.by_steps(), care);
     }
-    child.steps(at - child.count())?;
+    if at >= trace.steps {
+        // The last point is the end itself, wherever it lies this time.
+        child.steps(STEPS_MAX)?;
+    }
     let when = match (at, child.ended()) {
         (_, true) => When::After,
         (0, _) => When::Before,
@@ -201,14 +237,14 @@ fn act_meanwhile(op: &Op, stage: &mut Option<Stage<'_>>) -> Result<()> {
 }
 
 /// The segment of one run.
-struct Ground {
+pub(crate) struct Ground {
     name: Option<Name>,
     /// The survivor's handle; none yet where the operation makes the segment.
     matrix: Option<Matrix>,
 }
 
 impl Ground {
-    fn new(op: &Op) -> Result<Self> {
+    pub(crate) fn new(op: &Op) -> Result<Self> {
         let name = op.named.then(Name::new);
         let matrix = match (op.kind, &name) {
             (Kind::Making, _) => None,
@@ -218,7 +254,7 @@ impl Ground {
         Ok(Self { name, matrix })
     }
 
-    fn stage(&self, op: &Op) -> Result<Option<Stage<'_>>> {
+    pub(crate) fn stage(&self, op: &Op) -> Result<Option<Stage<'_>>> {
         let Some(matrix) = &self.matrix else { return Ok(None) };
         let stage = Stage::lay(matrix, op.shape, op.layout)?;
         if op.spoiled {
@@ -228,17 +264,30 @@ impl Ground {
     }
 
     /// Starts an actor, up to its mark.
-    fn start(&self, op: &Op, stage: Option<&Stage<'_>>, number: usize) -> Result<Stepper> {
-        let victim = op.victim.map(|(act, _)| act);
-        let act = if number == A { op.act } else { victim.unwrap_or(op.act) };
+    pub(crate) fn start(
+        &self,
+        op: &Op,
+        stage: Option<&Stage<'_>>,
+        number: usize,
+    ) -> Result<Stepper> {
+        let act = match number {
+            B => op.beside.map_or(op.act, |beside| beside.act),
+            C => op.victim.map_or(op.act, |(act, _)| act),
+            _ => op.act,
+        };
         let name = self.name.as_ref().map(Name::text);
         Stepper::start(|mark| act(&Actor { shape: op.shape, stage, name, number, mark }))
     }
 
-    /// Lets actor B die in the middle of its operation.
-    fn kill_victim(&self, op: &Op, stage: Option<&Stage<'_>>, script: Script) -> Result<()> {
+    /// Lets actor C die in the middle of its operation.
+    pub(crate) fn kill_victim(
+        &self,
+        op: &Op,
+        stage: Option<&Stage<'_>>,
+        script: Script,
+    ) -> Result<()> {
         if op.victim.is_some() {
-            let mut victim = self.start(op, stage, B)?;
+            let mut victim = self.start(op, stage, C)?;
             victim.steps(script.victim_at)?;
             victim.kill()?;
         }
@@ -325,24 +374,23 @@ fn copy(matrix: &Matrix, at_bytes: u64, len_bytes: u64, into: &mut Vec<u8>) {
     let (at, len) = (at_bytes as usize, len_bytes as usize);
     assert!(at + len <= matrix.mapping().len(), "the geometry lies inside the mapping");
     let from = matrix.mapping().as_ptr().wrapping_add(at);
-    into.reserve(len);
-    // SAFETY: inside the mapping, as was just checked, and inside what was reserved. Every other
-    // user of the segment is stopped or dead, so nobody writes meanwhile.
-    unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr().add(into.len()), len) };
-    // SAFETY: reserved and written.
-    unsafe { into.set_len(into.len() + len) };
+    let old = into.len();
+    into.resize(old + len, 0);
+    // SAFETY: inside the mapping, as was just checked, and as long as the slice. Every other user of
+    // the segment is stopped or dead, so nobody writes meanwhile.
+    unsafe { std::ptr::copy_nonoverlapping(from, into[old..].as_mut_ptr(), len) };
 }
 
 /// The instructions at which to kill, in order.
-fn points(trace: &Trace, reach: Reach, seed: u64) -> Vec<u64> {
-    let random = match reach {
+pub(crate) fn points(trace: &Trace, reach: Reach, seed: u64) -> Vec<u64> {
+    let (around, random) = match reach {
         Reach::At(at) => return vec![at],
         Reach::Every { most } if trace.steps <= most => return (0..=trace.steps).collect(),
-        Reach::Every { .. } => 200,
-        Reach::Changes { random } => random,
+        Reach::Every { .. } => (1, 200),
+        Reach::Changes { around, random } => (u64::from(around), random),
     };
     let mut draw = fastrand::Rng::with_seed(seed);
-    let ends = trace.changes.iter().flat_map(|&k| [k - 1, k, k + 1]);
+    let ends = trace.changes.iter().flat_map(|&k| k - around..=k + around);
     let mut points: Vec<u64> = ends.chain([0, trace.steps]).collect();
     points.extend((0..random).map(|_| draw.u64(0..=trace.steps)));
     points.retain(|&k| k <= trace.steps);
@@ -352,7 +400,7 @@ fn points(trace: &Trace, reach: Reach, seed: u64) -> Vec<u64> {
 }
 
 /// How many instructions lie in a stretch in which there was a kill.
-fn covered(trace: &Trace, points: &[u64]) -> u64 {
+pub(crate) fn covered(trace: &Trace, points: &[u64]) -> u64 {
     let begins = std::iter::once(0).chain(trace.changes.iter().copied());
     let ends = trace.changes.iter().copied().chain([trace.steps + 1]);
     let killed = |begin, end| points.iter().any(|&k| (begin..end).contains(&k));
