@@ -187,7 +187,7 @@ pub fn pairs() -> Vec<Op> {
             pair("carve-allocate-many", "S2", carve_held, allocate_many),
             pair("drop-recover", "S2 F4 A3 F5 S2", drop_first, recover),
             pair("carve-recover", "S2", carve_held, recover),
-            pair("drop-attach", "S2 F4 A3 F5 S2", drop_first, attach),
+            pair("drop-first", "S2 F4 A3 F5 S2", drop_first, first_allocation),
         ]);
         let dead_beside = |name: &str, layout, a: Act, b: Act, hundredths| {
             let name = format!("{name}-{hundredths}");

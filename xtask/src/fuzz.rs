@@ -23,7 +23,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
         // The fuzzer's instrumentation is a compiler flag that stable compilers hide.
         .env("RUSTC_BOOTSTRAP", "1")
         .arg(format!("-max_total_time={}", args.seconds))
-        .args(["-timeout=5", "-print_final_stats=1"]);
+        // Rounds of many steps from the beginning: short ones find nothing.
+        .args(["-timeout=5", "-len_control=0", "-max_len=2048", "-print_final_stats=1"]);
     let verdict = match process::run(&mut command) {
         Ok(()) => Verdict::ok(format!("seconds={}", args.seconds)),
         Err(error) => {

@@ -33,6 +33,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use self::bed::{Bed, Region};
+use self::player::{Broken, Player};
 use self::step::{DAMAGES, Step, script};
 use self::victim::{Board, Plan, SABOTAGES, play, scribble};
 use crate::process::fork_child;
@@ -93,6 +94,30 @@ pub fn run(args: &Args) -> Result<Verdict> {
     Ok(Verdict { points: board.damages.load(Relaxed), blocks: calls, failures })
 }
 
+/// Plays one round on a new segment, in this process and without a net.
+///
+/// # Errors
+/// What is wrong, if it is not a panic or a signal.
+///
+/// # Panics
+/// When the allocator does, or a new segment cannot be used.
+pub fn play_steps(bed: &Bed, steps: &[Step]) -> Result<(), Broken> {
+    bed.reset();
+    let attach = || bed.attach().expect("a new segment can be used");
+    let handles = [attach(), attach()];
+    let mut player = Player::new(bed, &handles);
+    for step in steps {
+        match step {
+            Step::Do(operation) => player.perform(*operation)?,
+            Step::Damage(damage) => damage.apply(bed),
+        }
+    }
+    player.finish()?;
+    drop(player);
+    drop(bed.attach());
+    Ok(())
+}
+
 /// The segments, the last of the product's own making.
 fn beds() -> Result<Vec<Bed>> {
     Ok(vec![
@@ -100,6 +125,8 @@ fn beds() -> Result<Vec<Bed>> {
         Bed::guarded(1 << 20, (20, 30))?,
         Bed::guarded(200 << 10, (100, 0))?,
         Bed::guarded(320 << 10, (0, 50))?,
+        // So long that the index is three levels high.
+        Bed::guarded(2 << 20, (90, 5))?,
         Bed::memfd(256 << 10, (40, 30))?,
     ])
 }
