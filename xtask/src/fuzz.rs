@@ -16,7 +16,7 @@ pub struct Args {
 /// Runs the fuzzer; whatever it finds, it leaves in `fuzz/artifacts`.
 pub fn run(args: &Args) -> Result<Outcome> {
     if !process::has_subcommand("fuzz") {
-        bail!("cargo-fuzz is missing: cargo install cargo-fuzz");
+        bail!("cargo-fuzz is missing (cargo install cargo-fuzz); it also needs a C++ compiler");
     }
     let mut command = process::cargo(["fuzz", "run", "hostile", "--sanitizer", "none", "--"]);
     command
