@@ -1,7 +1,8 @@
-//! The control words of a sector: counters of rare events, and the walk's two words.
+//! The control words of a sector: counters of rare events, the walk's words, the recovery's.
 //!
 //! The counters wrap at 2³² and nobody decides by them. The walk's words let an allocation that
-//! walks the sector know whether blocks were given back behind it.
+//! walks the sector know whether blocks were given back behind it. The recovery's words let it tell
+//! limbo of the dead from limbo of the living.
 
 use crate::Word;
 
@@ -27,6 +28,8 @@ pub enum Event {
     RippleCut = 7,
     /// A word with no legal value, or a length beyond the sector, was met.
     Corrupt = 8,
+    /// Something that the dead left was given back.
+    Recovered = 9,
 }
 
 /// Words of control per sector; two cache lines.
@@ -35,6 +38,11 @@ pub const CONTROL_WORDS: usize = 32;
 pub const WALKS: usize = 16;
 /// Index of the number of times that a block was given back while somebody walked.
 pub const RETURNS: usize = 17;
+
+/// Index of the first granule that a recoverer looks at, and of the one behind the last; 0 for none.
+pub const SUSPECT: [usize; 2] = [20, 21];
+/// Index of the word that a living thread sets when it dealt with what a recoverer looks at.
+pub const TOUCHED: usize = 22;
 
 /// Counts `event` in a sector's control words. The model counts nothing: it would only see more
 /// interleavings, none of them different.

@@ -1,7 +1,7 @@
 //! Where the parts of a segment lie.
 //!
 //! ```text
-//! [ guard 16 B ][ matrix: head | control | per sector: index, granule words ][ padding ]
+//! [ guard 16 B ][ matrix: head | control | roster | per sector: index, granule words ][ padding ]
 //! [ sector 0 ][ sector 1 ][ sector 2 ]
 //! ```
 //! A sector begins 32 bytes before a multiple of [`SECTOR_ALIGN_BYTES`], so that every payload,
@@ -12,6 +12,7 @@
 
 use crate::counter::CONTROL_WORDS;
 use crate::offset::{OFFSET_UNIT_BYTES, REACH_BYTES};
+use crate::roster::ROSTER_WORDS;
 use crate::state::LEN_MAX;
 use crate::{GUARD_WORDS, HEADER_BYTES, Word};
 
@@ -23,8 +24,12 @@ pub const SECTOR_ALIGN_BYTES: u64 = 4096;
 pub const GRANULE_MIN_BYTES: u64 = 32;
 /// Words of the matrix's head, behind the guard's.
 pub const HEAD_WORDS: usize = 60;
-/// First byte behind guard, head and control words.
-pub const FIXED_BYTES: u64 = ((GUARD_WORDS + HEAD_WORDS + SECTORS * CONTROL_WORDS) * 4) as u64;
+/// First byte of the control words, behind guard and head.
+pub const CONTROL_AT_BYTES: u64 = ((GUARD_WORDS + HEAD_WORDS) * 4) as u64;
+/// First byte of the roster, behind the control words.
+pub const ROSTER_AT_BYTES: u64 = CONTROL_AT_BYTES + (SECTORS * CONTROL_WORDS * 4) as u64;
+/// First byte behind guard, head, control words and roster.
+pub const FIXED_BYTES: u64 = ROSTER_AT_BYTES + (ROSTER_WORDS * 4) as u64;
 
 /// Where one sector and its metadata lie. A sector that is absent has no granules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 //! * A **block** is a run of granules: a 32-byte [`BlockHeader`], then the payload.
 //! * An [`Offset`] or [`RelativePtr`] names a place by its distance from the segment's base, in
 //!   32-byte units, so that a `u32` reaches 128 GiB and means the same in every mapping.
+//! * The [`roster`] says who uses the segment and what each thread is about to do.
 //!
 //! Nothing here allocates, blocks, or uses `unsafe`; everything read from a segment is decoded into
 //! a value that may turn out illegal, never trusted.
@@ -21,7 +22,7 @@
 //! # Ok::<(), am_layout::BadOffset>(())
 //! ```
 
-#![cfg_attr(not(loom), no_std)]
+#![cfg_attr(not(any(loom, test)), no_std)]
 #![forbid(unsafe_code)]
 
 pub mod counter;
@@ -30,13 +31,14 @@ pub mod guard;
 mod header;
 pub mod mutation;
 mod offset;
+pub mod roster;
 mod state;
 mod word;
 
 pub use counter::{CONTROL_WORDS, Event};
 pub use geometry::{
-    BadGeometry, FIXED_BYTES, GRANULE_MIN_BYTES, Geometry, HEAD_WORDS, SECTOR_ALIGN_BYTES, SECTORS,
-    SectorGeometry,
+    BadGeometry, CONTROL_AT_BYTES, FIXED_BYTES, GRANULE_MIN_BYTES, Geometry, HEAD_WORDS,
+    ROSTER_AT_BYTES, SECTOR_ALIGN_BYTES, SECTORS, SectorGeometry,
 };
 pub use guard::{GUARD_BYTES, GUARD_WORDS};
 pub use header::{BlockHeader, HEADER_BYTES};

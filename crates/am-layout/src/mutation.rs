@@ -30,11 +30,18 @@ pub enum Mutation {
     GiveWithoutRelease,
     ReturnForgetsWalkers,
     WalkForgetsLoss,
+    CarveForgetsIntent,
+    AckForgetsIntent,
+    ClaimForgetsIntent,
+    DoneForgetsSuspect,
+    RecoverForgetsFirstLook,
+    RecoverForgetsSecondLook,
+    RecoverForgetsTouched,
 }
 
 impl Mutation {
-    /// Every defect.
-    pub const ALL: [Mutation; 21] = [
+    /// Defects of the direct path: carve, ripple, index, slow path.
+    pub const DIRECT: [Mutation; 21] = [
         Mutation::AckWithoutCas,
         Mutation::AbsorbWithoutAdjacency,
         Mutation::CarveWithoutCas,
@@ -57,6 +64,22 @@ impl Mutation {
         Mutation::ReturnForgetsWalkers,
         Mutation::WalkForgetsLoss,
     ];
+
+    /// Defects of the recovery, and of what operations tell it.
+    pub const RECOVERY: [Mutation; 7] = [
+        Mutation::CarveForgetsIntent,
+        Mutation::AckForgetsIntent,
+        Mutation::ClaimForgetsIntent,
+        Mutation::DoneForgetsSuspect,
+        Mutation::RecoverForgetsFirstLook,
+        Mutation::RecoverForgetsSecondLook,
+        Mutation::RecoverForgetsTouched,
+    ];
+
+    /// Every defect.
+    pub fn all() -> impl Iterator<Item = &'static Mutation> {
+        Self::DIRECT.iter().chain(&Self::RECOVERY)
+    }
 }
 
 #[cfg(loom)]
@@ -72,6 +95,52 @@ pub fn activate(mutation: Mutation) {
 #[cfg(loom)]
 pub fn is(mutation: Mutation) -> bool {
     ACTIVE.load(std::sync::atomic::Ordering::SeqCst) == mutation as u32
+}
+
+/// The thread that is to die, and how many writes to words it has left.
+#[cfg(loom)]
+static DOOMED: std::sync::Mutex<Option<(loom::thread::ThreadId, u32)>> =
+    std::sync::Mutex::new(None);
+
+/// What a doomed thread unwinds with.
+#[cfg(loom)]
+#[derive(Debug)]
+pub struct Crash;
+
+/// Runs `body` on this thread, which dies before its write number `writes` (from 0) to a word.
+///
+/// Returns whether it died. It leaves the words as a killed process does.
+#[cfg(loom)]
+pub fn crash_at(writes: u32, body: impl FnOnce()) -> bool {
+    *doomed() = Some((loom::thread::current().id(), writes));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    *doomed() = None;
+    match outcome {
+        Ok(()) => false,
+        Err(cause) if cause.is::<Crash>() => true,
+        Err(cause) => std::panic::resume_unwind(cause),
+    }
+}
+
+#[cfg(loom)]
+fn doomed() -> std::sync::MutexGuard<'static, Option<(loom::thread::ThreadId, u32)>> {
+    DOOMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Dies here if this thread is doomed and has no write left.
+#[cfg(loom)]
+pub(crate) fn before_write() {
+    let mut doomed = doomed();
+    if let Some((thread, left)) = &mut *doomed
+        && *thread == loom::thread::current().id()
+    {
+        if *left == 0 {
+            drop(doomed);
+            // Without the hook: a death that was planned is no news.
+            std::panic::resume_unwind(Box::new(Crash));
+        }
+        *left -= 1;
+    }
 }
 
 /// Tells whether the defect is on: never.

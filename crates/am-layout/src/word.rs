@@ -66,6 +66,8 @@ impl Word {
     /// Counts a read-modify-write, in a counting build.
     #[inline]
     fn counted(&self) -> &AtomicU32 {
+        #[cfg(loom)]
+        crate::mutation::before_write();
         #[cfg(am_count)]
         RMW_COUNT.fetch_add(1, Relaxed);
         &self.0
@@ -88,12 +90,16 @@ impl Word {
     /// Stores with release: publishes everything written before.
     #[inline]
     pub fn store(&self, value: u32) {
+        #[cfg(loom)]
+        crate::mutation::before_write();
         self.0.store(value, Release);
     }
 
     /// Stores with no ordering; a later release operation of this thread publishes it.
     #[inline]
     pub fn store_relaxed(&self, value: u32) {
+        #[cfg(loom)]
+        crate::mutation::before_write();
         self.0.store(value, Relaxed);
     }
 
@@ -150,6 +156,12 @@ impl Word {
         let old = self.counted().fetch_add(1, AcqRel);
         full_barrier();
         old
+    }
+
+    /// Subtracts 1, wrapping, with acquire and release; returns the value before.
+    #[inline]
+    pub fn decrement(&self) -> u32 {
+        self.counted().fetch_sub(1, AcqRel)
     }
 
     /// Adds `n`, wrapping, with no ordering: for counters nobody decides by.

@@ -104,9 +104,10 @@ impl Arena {
         unsafe { self.base.add(offset.bytes() as usize) }
     }
 
-    pub(crate) fn headers(&self, sector: &SectorGeometry) -> BlockHeaders<'_> {
+    /// The headers of a sector, for a participant whom they call `owner`.
+    pub(crate) fn headers(&self, sector: &SectorGeometry, owner: u32) -> BlockHeaders<'_> {
         let first = self.base().wrapping_add(sector.data_bytes as usize);
-        BlockHeaders { first, granule_shift: sector.granule_shift, _arena: PhantomData }
+        BlockHeaders { first, granule_shift: sector.granule_shift, owner, _arena: PhantomData }
     }
 }
 
@@ -121,6 +122,7 @@ impl std::fmt::Debug for Arena {
 pub(crate) struct BlockHeaders<'a> {
     first: *const u8,
     granule_shift: u32,
+    owner: u32,
     _arena: PhantomData<&'a Arena>,
 }
 
@@ -132,7 +134,7 @@ unsafe impl Sync for BlockHeaders<'_> {}
 impl<'a> BlockHeaders<'a> {
     /// The header of the block at granule `head`, below the sector's number of granules.
     ///
-    /// The caller owns that block, so nobody else accesses its header (I6).
+    /// The caller owns that block, so nobody else writes its header (I6).
     #[inline]
     fn of(&self, head: u32) -> &'a BlockHeader {
         let at = self.first.wrapping_add((head as usize) << self.granule_shift);
@@ -152,6 +154,16 @@ impl am_tlsf::Headers for BlockHeaders<'_> {
     #[inline]
     fn set_left(&self, head: u32, left: u32) {
         self.of(head).left.store_relaxed(left + 1);
+    }
+
+    #[inline]
+    fn mark_owner(&self, head: u32) {
+        self.of(head).owner.store_relaxed(self.owner);
+    }
+
+    #[inline]
+    fn owner(&self, head: u32) -> u32 {
+        self.of(head).owner.load_relaxed()
     }
 
     /// The note is the payload bytes that were asked for.

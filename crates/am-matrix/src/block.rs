@@ -12,8 +12,9 @@ use std::ptr::NonNull;
 /// A block that this value owns alone: a byte buffer in the segment.
 ///
 /// Dropping it gives the block back. [`into_offset`](Self::into_offset) gives it away instead, to
-/// whoever calls [`Matrix::from_offset`] with the offset, in this process or another. A block that
-/// is forgotten stays held for as long as the segment lives.
+/// whoever calls [`Matrix::from_offset`] with the offset, in this process or another. A block whose
+/// guard is forgotten goes back when the matrix's last handle in this process is dropped, and so does
+/// every block when the process dies.
 pub struct Block<'m> {
     matrix: &'m Matrix,
     offset: Offset,
@@ -51,12 +52,14 @@ impl<'m> Block<'m> {
 
     /// Gives the block away: it stays until somebody takes or acks the offset.
     ///
-    /// # Panics
-    /// When the block's head was damaged by a peer that scribbles on the segment.
+    /// If a peer scribbled on the block's head, or a child of fork gives its parent's block, nothing
+    /// is given: whoever tries to take the offset gets the error.
     #[must_use = "the block stays until this offset is taken or acked"]
     pub fn into_offset(self) -> Offset {
         let block = ManuallyDrop::new(self);
-        block.matrix.give(block.offset).expect("a held block is given away by its only owner");
+        if let Err(Error::Corrupt { .. }) = block.matrix.give(block.offset) {
+            block.matrix.count_corrupt(block.offset);
+        }
         block.offset
     }
 
@@ -121,7 +124,8 @@ impl DerefMut for Block<'_> {
 impl Drop for Block<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.matrix.ack_as(self.offset, State::Held).is_err() {
+        // A child of fork drops its copy of a guard here; the block stays its parent's.
+        if let Err(Error::Corrupt { .. }) = self.matrix.ack_as(self.offset, State::Held) {
             self.matrix.count_corrupt(self.offset);
         }
     }
@@ -159,9 +163,6 @@ impl<'m, T: Pod> TypedBlock<'m, T> {
     }
 
     /// Gives the block away, as [`Block::into_offset`].
-    ///
-    /// # Panics
-    /// As [`Block::into_offset`].
     #[must_use = "the block stays until this offset is taken or acked"]
     pub fn into_offset(self) -> Offset {
         self.block.into_offset()

@@ -161,6 +161,27 @@ pub enum Error {
     /// The memory to be formatted holds something.
     #[error("the memory is not empty: it was formatted before")]
     NotEmpty,
+    /// This handle was inherited by fork, and is its parent's. Open the segment anew.
+    #[error("this handle was inherited by fork: open the segment anew in the child")]
+    Forked,
+    /// Every slot for a participant is taken, by the living or by dead who cannot be recovered yet.
+    #[error("all {maximum} slots for participants are taken")]
+    TooManyParticipants {
+        /// Slots there are.
+        maximum: u32,
+    },
+    /// Every lane for a thread is taken, so that another participant cannot even share one.
+    #[error("all {maximum} lanes for threads are taken")]
+    TooManyThreads {
+        /// Lanes there are.
+        maximum: u32,
+    },
+    /// The kernel refused a lock on the segment's file.
+    #[error("the kernel refused a lock on the segment: {}", std::io::Error::from_raw_os_error(*errno))]
+    Locks {
+        /// The kernel's answer.
+        errno: i32,
+    },
     /// The geometry in the segment's head breaks a rule.
     #[error(transparent)]
     BadGeometry(#[from] BadGeometry),

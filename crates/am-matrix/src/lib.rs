@@ -5,6 +5,8 @@
 //! * A [`Matrix`] routes each request to its sector and hands out blocks, either as guards
 //!   ([`Block`], [`TypedBlock`]) whose drop gives them back, or as an [`Offset`] that means the same
 //!   in every mapping.
+//! * Each attached handle is a [`Participant`]. When its process dies, [`Matrix::recover`] gives back
+//!   what it held, and nothing else; how the dead are told from the living is [`Liveness`].
 //! * [`Matrix::stats`], [`Matrix::check`] and [`Matrix::heap_map`] look at it from outside.
 //!
 //! The algorithm is in `am-tlsf` (search and carve) and `am-ripple` (ack, merge, heal); this crate
@@ -31,11 +33,14 @@
 #![cfg(not(loom))] // the model check runs the algorithm crates; here words lie in real memory
 
 mod arena;
+mod attachment;
 mod block;
 mod error;
 mod lanes;
+mod liveness;
 mod matrix;
 mod plan;
+mod recovery;
 mod resize;
 mod stats;
 
@@ -43,6 +48,8 @@ pub use am_layout::{Geometry, Offset, RelativePtr, Seen, State};
 pub use arena::Arena;
 pub use block::{Block, TypedBlock};
 pub use error::{Error, SectorId};
+pub use liveness::Liveness;
 pub use matrix::{Matrix, Spill};
 pub use plan::plan;
+pub use recovery::{Limbo, Participant, Recovery};
 pub use stats::{SectorStats, Stats, Violation};

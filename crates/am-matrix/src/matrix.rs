@@ -1,11 +1,14 @@
 //! The matrix: sectors over one arena, and the way from bytes to granules and back.
 
 use crate::arena::{Arena, BlockHeaders, head_words, read_geometry};
+use crate::attachment::{self, Attachment};
 use crate::block::Block;
 use crate::error::{Error, SectorId};
-use crate::lanes::Lanes;
+use crate::lanes::{self, Lanes};
+use crate::liveness::{Immortal, Liveness};
+use crate::recovery::recover_first;
 use am_layout::{
-    BadGeometry, CONTROL_WORDS, GUARD_WORDS, Geometry, HEAD_WORDS, OFFSET_UNIT_BYTES, Offset,
+    BadGeometry, CONTROL_AT_BYTES, CONTROL_WORDS, Geometry, OFFSET_UNIT_BYTES, Offset,
     SECTOR_ALIGN_BYTES, SECTORS, SectorGeometry, State,
 };
 use am_ripple::{Carved, NoBlock, Want, WrongState};
@@ -37,13 +40,12 @@ pub struct Matrix {
 }
 
 struct Inner {
-    /// Views into `arena`, which stands below and lives as long.
+    /// Views into the attachment's arena; the attachment stands below and lives as long.
     parts: [Option<Part<'static>>; SECTORS],
     /// First 32-byte unit of each sector; the largest number when it is absent.
     starts: [u32; SECTORS],
-    lanes: Lanes,
     geometry: Geometry,
-    arena: Arena,
+    attachment: Arc<Attachment>,
 }
 
 /// One sector, as this process sees it.
@@ -73,32 +75,49 @@ impl Matrix {
         geometry.write(head);
         let matrix = Self::attach(arena)?;
         for part in matrix.parts() {
-            am_ripple::format(&part.sector, matrix.lane(part));
+            am_ripple::format(&part.sector, matrix.lanes()?.lane(part.id as usize));
         }
         Ok(matrix)
     }
 
-    /// Uses an arena that a formatter has finished.
+    /// Uses an arena that a formatter has finished, and that no other process shares.
     ///
     /// The geometry is read once, validated, and kept in private memory.
     ///
     /// # Errors
     /// [`Error::TooShort`] or [`Error::BadGeometry`] when the arena holds no valid matrix.
     pub fn attach(arena: Arena) -> Result<Self, Error> {
+        Self::attach_with(arena, Box::new(Immortal::new()))
+    }
+
+    /// Uses an arena that several processes share, and tells by `liveness` which of them live.
+    ///
+    /// What dead participants left is recovered first, so far as that can be done now. The handle and
+    /// its clones are one participant until the last of them is dropped.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach); [`Error::TooManyParticipants`], [`Error::TooManyThreads`] or
+    /// [`Error::Locks`] when the handle cannot become one.
+    pub fn attach_with(arena: Arena, liveness: Box<dyn Liveness>) -> Result<Self, Error> {
         let geometry = read_geometry(&arena)?;
-        let mut parts = [const { None }; SECTORS];
+        let roster = attachment::roster(&arena)?;
+        recover_first(&parts(&arena, &geometry, 0)?, roster, &*liveness);
+        let attachment = Arc::new(Attachment::new(arena, liveness)?);
+        let views = parts(attachment.arena(), &geometry, attachment.owner())?;
         let mut starts = [u32::MAX; SECTORS];
-        for number in 0..SECTORS {
-            if geometry.sectors[number].granules > 0 {
-                let part = Part::new(&arena, &geometry, number)?;
-                starts[number] = part.first_unit;
-                // SAFETY: only the lifetime changes. The words lie in the arena, at an address that
-                // moving the arena does not change, and `Inner` keeps it as long as the view.
-                let part = unsafe { std::mem::transmute::<Part<'_>, Part<'static>>(part) };
-                parts[number] = Some(part);
-            }
+        for (start, part) in starts.iter_mut().zip(&views) {
+            *start = part.as_ref().map_or(u32::MAX, |part| part.first_unit);
         }
-        let inner = Inner { parts, starts, lanes: Lanes::new(), geometry, arena };
+        // SAFETY: only the lifetime changes. The words lie in the arena, at an address that moving
+        // the arena does not change, and `Inner` keeps it as long as the views.
+        let parts = unsafe {
+            std::mem::transmute::<[Option<Part<'_>>; SECTORS], [Option<Part<'static>>; SECTORS]>(
+                views,
+            )
+        };
+        // The thread that attaches will most likely use it: its lane is claimed now, not later.
+        lanes::mine(&attachment);
+        let inner = Inner { parts, starts, geometry, attachment };
         Ok(Self { inner: Arc::new(inner), spill: Spill::Off })
     }
 
@@ -112,7 +131,7 @@ impl Matrix {
     /// Returns the arena.
     #[must_use]
     pub fn arena(&self) -> &Arena {
-        &self.inner.arena
+        self.inner.attachment.arena()
     }
 
     /// Returns where everything lies.
@@ -188,7 +207,10 @@ impl Matrix {
     /// [`Error::NotAPayload`] or [`Error::NotAllocated`].
     pub fn from_offset(&self, offset: Offset) -> Result<Block<'_>, Error> {
         let (part, granule) = self.locate(offset)?;
-        let len = am_ripple::take(&part.sector, granule).map_err(|w| not_allocated(offset, w))?;
+        let lanes = self.lanes()?;
+        let len = am_ripple::take(&part.sector, lanes.lane(part.id as usize), granule)
+            .map_err(|wrong| not_allocated(offset, wrong))?;
+        lanes.hold(1);
         let bytes = part.sector.headers.bytes(granule).min(part.geometry.usable_bytes(len));
         Ok(Block::of(self, offset, bytes as usize))
     }
@@ -202,12 +224,22 @@ impl Matrix {
     #[inline]
     pub fn payload_ptr(&self, offset: Offset) -> Result<NonNull<u8>, Error> {
         self.locate(offset)?;
-        Ok(self.inner.arena.payload(offset))
+        Ok(self.arena().payload(offset))
     }
 
     /// Routes a request and carves its block; returns the payload's offset.
     #[inline]
     fn carve(&self, bytes: u64, align: u64, state: State) -> Result<Offset, Error> {
+        match self.carve_once(bytes, align, state) {
+            Err(error @ (Error::Exhausted { .. } | Error::Contended { .. })) => {
+                self.carve_under_pressure(bytes, align, state, error)
+            }
+            result => result,
+        }
+    }
+
+    #[inline]
+    fn carve_once(&self, bytes: u64, align: u64, state: State) -> Result<Offset, Error> {
         let first = self.route(bytes);
         match self.carve_in(first, bytes, align, state) {
             Err(error) if self.spill != Spill::Off => {
@@ -215,6 +247,22 @@ impl Matrix {
             }
             result => result,
         }
+    }
+
+    /// Before an allocation fails: what the dead held may be enough.
+    #[cold]
+    #[inline(never)]
+    fn carve_under_pressure(
+        &self,
+        bytes: u64,
+        align: u64,
+        state: State,
+        error: Error,
+    ) -> Result<Offset, Error> {
+        if self.recover().is_empty() {
+            return Err(error);
+        }
+        self.carve_once(bytes, align, state)
     }
 
     #[cold]
@@ -257,8 +305,12 @@ impl Matrix {
         let align = (align >> geometry.granule_shift).max(1) as u32;
         let want = if state == State::Held { Want::held(len) } else { Want::allocated(len) };
         let want = want.aligned(align).noted(bytes);
-        match part.allocate(self.lane(part), &want) {
-            Ok(carved) => Ok(part.offset_of(carved.head)),
+        let lanes = self.lanes()?;
+        match part.allocate(lanes.lane(number), &want) {
+            Ok(carved) => {
+                lanes.hold(u32::from(state == State::Held));
+                Ok(part.offset_of(carved.head))
+            }
             Err(no) => Err(part.no_block(bytes, no)),
         }
     }
@@ -266,8 +318,12 @@ impl Matrix {
     #[inline]
     pub(crate) fn ack_as(&self, offset: Offset, state: State) -> Result<(), Error> {
         let (part, granule) = self.locate(offset)?;
-        match am_ripple::ack(&part.sector, self.lane(part), granule, state) {
-            Ok(_) => Ok(()),
+        let lanes = self.lanes()?;
+        match am_ripple::ack(&part.sector, lanes.lane(part.id as usize), granule, state) {
+            Ok(_) => {
+                lanes.hold(u32::from(state == State::Held).wrapping_neg());
+                Ok(())
+            }
             Err(wrong) => Err(not_allocated(offset, wrong)),
         }
     }
@@ -302,36 +358,80 @@ impl Matrix {
         self.inner.parts.iter().flatten()
     }
 
-    /// This thread's lane for a sector.
-    #[inline]
-    pub(crate) fn lane(&self, part: &Part<'_>) -> &Lane {
-        self.inner.lanes.mine(part.id as usize)
+    /// Every sector's place, absent ones too.
+    pub(crate) fn all_parts(&self) -> &[Option<Part<'_>>; SECTORS] {
+        &self.inner.parts
     }
+
+    pub(crate) fn attachment(&self) -> &Attachment {
+        &self.inner.attachment
+    }
+
+    /// This thread's lanes.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] in a child that inherited this handle.
+    #[inline]
+    pub(crate) fn lanes(&self) -> Result<&Lanes, Error> {
+        if !self.inner.attachment.is_ours() {
+            return Err(Error::Forked);
+        }
+        Ok(lanes::mine(&self.inner.attachment))
+    }
+}
+
+impl Drop for Inner {
+    /// Gives back what forgotten guards hold; then the attachment leaves.
+    fn drop(&mut self) {
+        if self.attachment.is_ours() && self.attachment.held() != 0 {
+            Matrix::give_back_forgotten(&self.parts, &self.attachment);
+        }
+    }
+}
+
+/// The sectors of an arena, for a participant whom headers call `owner`.
+fn parts<'a>(
+    arena: &'a Arena,
+    geometry: &Geometry,
+    owner: u32,
+) -> Result<[Option<Part<'a>>; SECTORS], Error> {
+    let mut parts = [const { None }; SECTORS];
+    for (number, part) in parts.iter_mut().enumerate() {
+        if geometry.sectors[number].granules > 0 {
+            *part = Some(Part::new(arena, geometry, number, owner)?);
+        }
+    }
+    Ok(parts)
 }
 
 impl std::fmt::Debug for Matrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let geometry = &self.inner.geometry;
         let split = (geometry.small_percent, geometry.medium_percent);
-        write!(f, "Matrix({:?}, split {split:?}, spill {:?})", self.inner.arena, self.spill)
+        write!(f, "Matrix({:?}, split {split:?}, spill {:?})", self.arena(), self.spill)
     }
 }
 
 impl<'a> Part<'a> {
-    fn new(arena: &'a Arena, geometry: &Geometry, number: usize) -> Result<Self, Error> {
+    fn new(
+        arena: &'a Arena,
+        geometry: &Geometry,
+        number: usize,
+        owner: u32,
+    ) -> Result<Self, Error> {
         let plan = geometry.sectors[number];
         let shape = IndexShape::new(plan.granules);
         let broken = |what| Error::BadGeometry(BadGeometry { what });
         if u64::from(plan.index_words) != shape.words() {
             return Err(broken("an index has not the size that its sector needs"));
         }
-        let control_at = 4 * (GUARD_WORDS + HEAD_WORDS + number * CONTROL_WORDS) as u64;
+        let control_at = CONTROL_AT_BYTES + (number * CONTROL_WORDS * 4) as u64;
         let words = |at, count| arena.words(at, count).ok_or(broken("metadata lies outside"));
         let index = Index::new(shape, words(plan.index_bytes, shape.words())?)
             .ok_or(broken("an index is too short"))?;
         let control = words(control_at, CONTROL_WORDS as u64)?;
         let granules = words(plan.words_bytes, plan.granules.into())?;
-        let sector = Sector::new(granules, index, control, arena.headers(&plan))
+        let sector = Sector::new(granules, index, control, arena.headers(&plan, owner))
             .ok_or(broken("a sector has too many granules"))?;
         Ok(Self {
             id: SectorId::ALL[number],
@@ -343,7 +443,7 @@ impl<'a> Part<'a> {
     }
 
     #[inline]
-    fn allocate(&self, lane: &Lane, want: &Want) -> Result<Carved, NoBlock> {
+    fn allocate(&self, lane: &Lane<'_>, want: &Want) -> Result<Carved, NoBlock> {
         if want.align() == 1 || want.is_held() {
             return am_ripple::allocate(&self.sector, lane, want);
         }

@@ -70,19 +70,21 @@ impl Matrix {
 
     /// Carves one block for `count` and splits it; false, and nothing done, when there is none.
     fn carve_batch<'m>(&'m self, count: usize, bytes: usize, into: &mut Vec<Block<'m>>) -> bool {
+        let Ok(lanes) = self.lanes() else { return false };
         let Some(part) = self.part(self.route(bytes as u64)) else { return false };
+        let lane = lanes.lane(part.id as usize);
         let Some(piece) = part.geometry.granules_for(bytes.max(1) as u64) else { return false };
         // By hints only: a walk for a whole batch would be paid again for each half of it.
         let mut pieces = count as u32;
         while pieces > 1 {
             let len = piece.checked_mul(pieces).filter(|&len| len <= part.geometry.granules);
             let want = len.map(Want::held);
-            let Some(carved) = want.and_then(|want| part.sector.carve(self.lane(part), &want))
-            else {
+            let Some(carved) = want.and_then(|want| part.sector.carve(lane, &want)) else {
                 pieces /= 2;
                 continue;
             };
-            let made = am_ripple::split(&part.sector, carved.head, piece).unwrap_or(0);
+            let made = am_ripple::split(&part.sector, lane, carved.head, piece).unwrap_or(0);
+            lanes.hold(made);
             for number in 0..made {
                 let head = carved.head + number * piece;
                 part.sector.headers.set_note(head, bytes as u64);
@@ -109,10 +111,13 @@ impl Matrix {
                 std::mem::forget(block);
             }
         }
+        let Ok(lanes) = self.lanes() else { return };
         for part in self.parts() {
             let heads = &mut heads[part.id as usize];
-            if am_ripple::ack_many(&part.sector, self.lane(part), heads, State::Held).is_err() {
-                part.sector.count(am_layout::Event::Corrupt);
+            let lane = lanes.lane(part.id as usize);
+            match am_ripple::ack_many(&part.sector, lane, heads, State::Held) {
+                Ok(()) => lanes.hold((heads.len() as u32).wrapping_neg()),
+                Err(_) => part.sector.count(am_layout::Event::Corrupt),
             }
         }
     }
@@ -131,15 +136,19 @@ impl Matrix {
 
     pub(crate) fn give(&self, offset: Offset) -> Result<(), Error> {
         let (part, granule) = self.locate(offset)?;
-        am_ripple::give(&part.sector, granule).map(|_| ()).map_err(|w| not_allocated(offset, w))
+        let lanes = self.lanes()?;
+        am_ripple::give(&part.sector, granule).map_err(|wrong| not_allocated(offset, wrong))?;
+        lanes.hold(1u32.wrapping_neg());
+        Ok(())
     }
 
     pub(crate) fn grow(&self, offset: Offset, bytes: u64) -> Result<(), Error> {
         let no_room = Error::NoRoom { requested_bytes: bytes };
         let (part, granule) = self.locate(offset)?;
         let len = granules(part, bytes).ok_or(no_room)?;
-        let grown = am_ripple::grow(&part.sector, self.lane(part), granule, len)
-            .map_err(|wrong| not_allocated(offset, wrong))?;
+        let grown =
+            am_ripple::grow(&part.sector, self.lanes()?.lane(part.id as usize), granule, len)
+                .map_err(|wrong| not_allocated(offset, wrong))?;
         if !grown {
             return Err(no_room);
         }
@@ -150,7 +159,7 @@ impl Matrix {
     pub(crate) fn shrink(&self, offset: Offset, bytes: u64) -> Result<(), Error> {
         let (part, granule) = self.locate(offset)?;
         let len = granules(part, bytes).ok_or(Error::NoRoom { requested_bytes: bytes })?;
-        am_ripple::shrink(&part.sector, self.lane(part), granule, len)
+        am_ripple::shrink(&part.sector, self.lanes()?.lane(part.id as usize), granule, len)
             .map_err(|wrong| not_allocated(offset, wrong))?;
         part.sector.headers.set_note(granule, bytes);
         Ok(())

@@ -17,34 +17,75 @@ pub struct WrongState {
     pub seen: Seen,
 }
 
-/// Changes the state of the block at `at` by one compare-exchange; returns its length.
+/// Looks whether the block at `at` is in state `from`; returns its head word and length.
+#[inline]
+fn expect<H: Headers>(
+    sector: &Sector<'_, H>,
+    at: u32,
+    from: State,
+) -> Result<(u32, u32), WrongState> {
+    let word = if at < sector.len() { sector.word(at).load() } else { INTERIOR };
+    match len_in(word, from).filter(|&len| sector.fits(at, len)) {
+        Some(len) => Ok((word, len)),
+        None => Err(WrongState { granule: at, expected: from, seen: sector.seen_at(at) }),
+    }
+}
+
+/// Takes the block at `at` out of state `from` by one compare-exchange; returns its length.
+///
+/// It is in limbo then, and the lane's intent says so; the caller ends it by [`Sector::done`].
 ///
 /// # Errors
 /// [`WrongState`] when the granule is not the head of a block in state `from`.
 #[inline]
-pub(crate) fn transition<H: Headers>(
+pub(crate) fn claim<H: Headers>(
     sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
     at: u32,
     from: State,
     to: State,
 ) -> Result<u32, WrongState> {
-    let wrong = |seen| WrongState { granule: at, expected: from, seen };
-    let word = if at < sector.len() { sector.word(at).load() } else { INTERIOR };
-    let Some(len) = len_in(word, from).filter(|&len| sector.fits(at, len)) else {
-        return Err(wrong(sector.seen_at(at)));
-    };
-    if mutation::is(Mutation::AckWithoutCas) {
-        sector.word(at).store(head(to, len));
-        return Ok(len);
+    let (word, len) = expect(sector, at, from)?;
+    if !mutation::is(Mutation::AckForgetsIntent) {
+        lane.begin(at, at + len);
     }
-    if mutation::is(Mutation::GiveWithoutRelease) && to == State::Allocated {
-        sector.word(at).store_relaxed(head(to, len));
-        return Ok(len);
+    exchange(sector, at, word, from, head(to, len)).inspect_err(|_| lane.abandon())?;
+    Ok(len)
+}
+
+/// As [`claim`] for [`State::Acked`], but with a range in hand already, whose intent it extends.
+pub(crate) fn claim_next<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    at: u32,
+    from: State,
+) -> Result<u32, WrongState> {
+    let (word, len) = expect(sector, at, from)?;
+    lane.extend(at, at + len);
+    exchange(sector, at, word, from, head(State::Acked, len))?;
+    Ok(len)
+}
+
+#[inline]
+fn exchange<H: Headers>(
+    sector: &Sector<'_, H>,
+    at: u32,
+    old: u32,
+    from: State,
+    new: u32,
+) -> Result<(), WrongState> {
+    if mutation::is(Mutation::AckWithoutCas) {
+        sector.word(at).store(new);
+        return Ok(());
     }
     // Acquire (E2, E3): sees the header, the tail and the payload that the block came with.
-    // Release (E3): hands them on. Not the expected value: a double ack, or a forged offset.
-    sector.word(at).cas(word, head(to, len)).map_err(|word| wrong(Seen::decode(word)))?;
-    Ok(len)
+    // Release (E3, E8): hands them on, and the intent. Full barrier: `done` reads what is suspected
+    // (E8). Not the expected value: a double ack, or a forged offset.
+    sector.word(at).cas_full(old, new).map_err(|word| WrongState {
+        granule: at,
+        expected: from,
+        seen: Seen::decode(word),
+    })
 }
 
 /// Gives the block at granule `at` back and lets it merge with its free neighbours.
@@ -58,11 +99,11 @@ pub(crate) fn transition<H: Headers>(
 #[inline]
 pub fn ack<H: Headers>(
     sector: &Sector<'_, H>,
-    lane: &Lane,
+    lane: &Lane<'_>,
     at: u32,
     from: State,
 ) -> Result<u32, WrongState> {
-    let len = transition(sector, at, from, State::Acked)?;
+    let len = claim(sector, lane, at, from, State::Acked)?;
     give_back(sector, lane, Range { head: at, len });
     Ok(len)
 }
@@ -75,21 +116,38 @@ pub fn ack<H: Headers>(
 /// # Errors
 /// [`WrongState`] when the block is not held.
 pub fn give<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongState> {
-    transition(sector, at, State::Held, State::Allocated)
+    let (word, len) = expect(sector, at, State::Held)?;
+    if mutation::is(Mutation::GiveWithoutRelease) {
+        sector.word(at).store_relaxed(head(State::Allocated, len));
+        return Ok(len);
+    }
+    // Release (E3): hands the payload on. No limbo, so no intent: the block is in use throughout.
+    exchange(sector, at, word, State::Held, head(State::Allocated, len))?;
+    Ok(len)
 }
 
 /// `ALLOCATED` → `HELD`: takes a block that was given away. Of several callers exactly one succeeds.
 ///
+/// On the way it is `COALESCING`: its header names its owner before its word says that it has one.
 /// Returns the length in granules. Wait-free.
 ///
 /// # Errors
 /// [`WrongState`] when nobody gave such a block, or it was taken or acked already.
-pub fn take<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongState> {
-    transition(sector, at, State::Allocated, State::Held)
+pub fn take<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    at: u32,
+) -> Result<u32, WrongState> {
+    let len = claim(sector, lane, at, State::Allocated, State::Coalescing)?;
+    sector.headers.mark_owner(at);
+    // Release (E2): publishes the owner to whoever looks whose block it is.
+    sector.word(at).store(head(State::Held, len));
+    sector.done(lane);
+    Ok(len)
 }
 
 /// Makes a fresh sector, all zero words, one free block. Only before anybody else sees the sector.
-pub fn format<H: Headers>(sector: &Sector<'_, H>, lane: &Lane) {
+pub fn format<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>) {
     give_back(sector, lane, Range { head: 0, len: sector.len() });
 }
 
@@ -99,7 +157,7 @@ pub fn format<H: Headers>(sector: &Sector<'_, H>, lane: &Lane) {
 /// [`WrongState`] when the block is not held, or is shorter than `len`; nothing is changed then.
 pub fn shrink<H: Headers>(
     sector: &Sector<'_, H>,
-    lane: &Lane,
+    lane: &Lane<'_>,
     at: u32,
     len: u32,
 ) -> Result<(), WrongState> {
@@ -112,7 +170,8 @@ pub fn shrink<H: Headers>(
     }
     // The block is the caller's, and so are its words, up to the exchange and after it.
     sector.store_tail(at, len);
-    resize(sector, at, old, len)?;
+    lane.begin(at + len, at + old);
+    resize(sector, lane, at, old, len)?;
     let rest = Range { head: at + len, len: old - len };
     sector.headers.set_left(rest.head, at);
     give_back(sector, lane, rest);
@@ -126,7 +185,7 @@ pub fn shrink<H: Headers>(
 /// [`WrongState`] when the block is not held.
 pub fn grow<H: Headers>(
     sector: &Sector<'_, H>,
-    lane: &Lane,
+    lane: &Lane<'_>,
     at: u32,
     len: u32,
 ) -> Result<bool, WrongState> {
@@ -139,14 +198,21 @@ pub fn grow<H: Headers>(
     if sector.free_at(end).is_none_or(|free| free < needed) {
         return Ok(false);
     }
-    let Some(right) = crate::ripple::claim_free(sector, end) else { return Ok(false) };
+    lane.begin(end, end + needed);
+    let Some(right) = crate::ripple::claim_free(sector, lane, end) else {
+        lane.abandon();
+        return Ok(false);
+    };
     if right.len < needed {
         give_back(sector, lane, right);
         return Ok(false);
     }
-    sector.word(right.head).store_relaxed(INTERIOR);
+    // Release (E8): whoever finds no head here sees the intent.
+    sector.word(right.head).store(INTERIOR);
     sector.store_tail(at, len);
-    if let Err(wrong) = resize(sector, at, old, len) {
+    if let Err(wrong) = resize(sector, lane, at, old, len) {
+        // `resize` abandoned the intent, and the range is still ours.
+        lane.begin(right.head, right.end());
         give_back(sector, lane, right);
         return Err(wrong);
     }
@@ -154,6 +220,8 @@ pub fn grow<H: Headers>(
         let rest = Range { head: at + len, len: right.len - needed };
         sector.headers.set_left(rest.head, at);
         give_back(sector, lane, rest);
+    } else {
+        sector.done(lane);
     }
     Ok(true)
 }
@@ -166,17 +234,19 @@ fn held_len<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongSta
     }
 }
 
-/// `HELD(old)` → `HELD(new)`.
+/// `HELD(old)` → `HELD(new)`, within an intent, which is abandoned when it fails.
 pub(crate) fn resize<H: Headers>(
     sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
     at: u32,
     old: u32,
     new: u32,
 ) -> Result<(), WrongState> {
-    // Release (E2): publishes the new tail to whoever acks the block.
-    sector.word(at).cas(head(State::Held, old), head(State::Held, new)).map_err(|word| WrongState {
-        granule: at,
-        expected: State::Held,
-        seen: Seen::decode(word),
+    // Release (E2): publishes the new tail to whoever acks the block. Full barrier: `done` reads
+    // what is suspected (E8).
+    let (old, new) = (head(State::Held, old), head(State::Held, new));
+    sector.word(at).cas_full(old, new).map_err(|word| {
+        lane.abandon();
+        WrongState { granule: at, expected: State::Held, seen: Seen::decode(word) }
     })
 }

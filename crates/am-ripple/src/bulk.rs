@@ -1,6 +1,6 @@
 //! Many blocks at once: one carve that is split, one ripple for blocks that lie side by side.
 
-use crate::ack::{WrongState, resize, transition};
+use crate::ack::{WrongState, claim, claim_next, resize};
 use crate::ripple::{Range, give_back};
 use am_layout::{INTERIOR, Seen, State, head};
 use am_tlsf::{Headers, Lane, Sector};
@@ -11,7 +11,12 @@ use am_tlsf::{Headers, Lane, Sector};
 ///
 /// # Errors
 /// [`WrongState`] when the block is not held or shorter than `piece`; nothing is changed then.
-pub fn split<H: Headers>(sector: &Sector<'_, H>, at: u32, piece: u32) -> Result<u32, WrongState> {
+pub fn split<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    at: u32,
+    piece: u32,
+) -> Result<u32, WrongState> {
     let seen = sector.seen_at(at);
     let wrong = WrongState { granule: at, expected: State::Held, seen };
     let Seen::Head(State::Held, len) = seen else { return Err(wrong) };
@@ -19,19 +24,24 @@ pub fn split<H: Headers>(sector: &Sector<'_, H>, at: u32, piece: u32) -> Result<
     if pieces == 0 {
         return Err(wrong);
     }
+    if pieces == 1 {
+        return Ok(1);
+    }
+    // Until the end there are heads inside a block, which nobody else may judge (I1).
+    lane.begin(at, at + len);
     for number in (1..pieces).rev() {
         let start = at + number * piece;
         let end = if number + 1 == pieces { at + len } else { start + piece };
         sector.headers.set_left(start, start - piece);
+        sector.headers.mark_owner(start);
         sector.store_tail(start, end - start);
         // Release (E2): the piece is whole. Until the first head shrinks, below, it lies inside
         // the block that is ours, where nobody looks for a head.
         sector.word(start).store(head(State::Held, end - start));
     }
-    if pieces > 1 {
-        sector.store_tail(at, piece);
-        resize(sector, at, len, piece)?;
-    }
+    sector.store_tail(at, piece);
+    resize(sector, lane, at, len, piece)?;
+    sector.done(lane);
     Ok(pieces)
 }
 
@@ -44,7 +54,7 @@ pub fn split<H: Headers>(sector: &Sector<'_, H>, at: u32, piece: u32) -> Result<
 /// The first [`WrongState`], after every other block went back.
 pub fn ack_many<H: Headers>(
     sector: &Sector<'_, H>,
-    lane: &Lane,
+    lane: &Lane<'_>,
     blocks: &mut [u32],
     from: State,
 ) -> Result<(), WrongState> {
@@ -52,26 +62,29 @@ pub fn ack_many<H: Headers>(
     let mut first_wrong = Ok(());
     let mut run: Option<Range> = None;
     for &at in &*blocks {
-        let len = match transition(sector, at, from, State::Acked) {
+        if let Some(ended) = run.take_if(|run| run.end() != at) {
+            give_back(sector, lane, ended);
+        }
+        let claimed = match &run {
+            None => claim(sector, lane, at, from, State::Acked),
+            Some(_) => claim_next(sector, lane, at, from),
+        };
+        let len = match claimed {
             Ok(len) => len,
             Err(wrong) => {
                 first_wrong = first_wrong.and(Err(wrong));
                 continue;
             }
         };
-        run = match run {
-            Some(run) if run.end() == at => {
-                // Relaxed: ours (I3); the run's last read-modify-write publishes it (E1).
-                sector.word(at).store_relaxed(INTERIOR);
-                Some(Range { head: run.head, len: run.len + len })
+        match &mut run {
+            None => run = Some(Range { head: at, len }),
+            Some(run) => {
+                // Ours (I3); the run's last read-modify-write publishes it (E1). Release (E8):
+                // whoever finds no head here sees the intent.
+                sector.word(at).store(INTERIOR);
+                run.len += len;
             }
-            other => {
-                if let Some(run) = other {
-                    give_back(sector, lane, run);
-                }
-                Some(Range { head: at, len })
-            }
-        };
+        }
     }
     if let Some(run) = run {
         give_back(sector, lane, run);

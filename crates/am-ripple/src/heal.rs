@@ -47,7 +47,7 @@ struct Walk {
 #[inline]
 pub fn allocate<H: Headers>(
     sector: &Sector<'_, H>,
-    lane: &Lane,
+    lane: &Lane<'_>,
     want: &Want,
 ) -> Result<Carved, NoBlock> {
     match sector.carve(lane, want) {
@@ -61,7 +61,7 @@ pub fn allocate<H: Headers>(
 #[inline(never)]
 fn allocate_by_walking<H: Headers>(
     sector: &Sector<'_, H>,
-    lane: &Lane,
+    lane: &Lane<'_>,
     want: &Want,
 ) -> Result<Carved, NoBlock> {
     let mut largest = 0;
@@ -88,7 +88,12 @@ fn allocate_by_walking<H: Headers>(
 }
 
 /// Gives back what an aligned carve took too much.
-fn trim<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, carved: Carved, want: &Want) -> Carved {
+fn trim<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    carved: Carved,
+    want: &Want,
+) -> Carved {
     if carved.len > want.len() && want.is_held() {
         // A held block is ours alone, so this cannot fail unless somebody scribbled.
         if shrink(sector, lane, carved.head, want.len()).is_ok() {
@@ -102,11 +107,11 @@ fn trim<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, carved: Carved, want: &
 ///
 /// Returns the length of the longest free block seen, in granules. Never needed for correctness of
 /// what is allocated; run it to repair hints after a peer's damage or death.
-pub fn repair<H: Headers>(sector: &Sector<'_, H>, lane: &Lane) -> u32 {
+pub fn repair<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>) -> u32 {
     heal(sector, lane, None).largest
 }
 
-fn heal<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, want: Option<&Want>) -> Walk {
+fn heal<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, want: Option<&Want>) -> Walk {
     sector.count(Event::SlowWalk);
     let mut walk = Walk::default();
     let mut at = 0;
@@ -159,7 +164,7 @@ fn continue_after(at: &mut u32, len: u32) {
 /// `None` when it is no longer free.
 fn merge_rightward_neighbours<H: Headers>(
     sector: &Sector<'_, H>,
-    lane: &Lane,
+    lane: &Lane<'_>,
     at: u32,
 ) -> Option<u32> {
     for _ in 0..MERGES_MAX {
@@ -167,11 +172,20 @@ fn merge_rightward_neighbours<H: Headers>(
         if mutation::is(Mutation::HealForgetsToMerge) {
             return Some(len);
         }
-        let Some(right) = claim_free(sector, at + len) else { return Some(len) };
+        let right = at + len;
+        if sector.free_at(right).is_none() {
+            return Some(len);
+        }
+        lane.begin(right, right);
+        let Some(right) = claim_free(sector, lane, right) else {
+            lane.abandon();
+            return Some(len);
+        };
         // Ours now, and so is its hint: whatever was lost, this way the ripple finds the left.
         sector.headers.set_left(right.head, at);
         sector.count(Event::HealedMerge);
         ripple(sector, lane, right);
+        sector.done(lane);
     }
     sector.free_at(at)
 }

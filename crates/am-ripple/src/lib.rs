@@ -10,6 +10,8 @@
 //! * [`allocate`] carves by the hints and, when those lead to nothing, walks the sector: merges
 //!   what is unmerged, repairs hints, and only then says [`NoBlock::Exhausted`]. Healing is driven
 //!   by pressure; there is no background thread.
+//! * [`Recoverer`] gives back what threads that died inside an operation left in limbo, beside live
+//!   traffic, without taking anything of the living.
 //!
 //! It needs neither `std` nor an allocator nor `unsafe`, and takes any [`Sector`] view:
 //!
@@ -48,6 +50,7 @@
 mod ack;
 mod bulk;
 mod heal;
+mod recover;
 mod ripple;
 
 pub use ack::{WrongState, ack, format, give, grow, shrink, take};
@@ -55,3 +58,4 @@ pub use ack::{WrongState, ack, format, give, grow, shrink, take};
 pub use am_tlsf::{Carved, Headers, Lane, Sector, Want};
 pub use bulk::{ack_many, split};
 pub use heal::{NoBlock, allocate, repair};
+pub use recover::{Recoverer, Returned};

@@ -35,26 +35,28 @@ impl Range {
     }
 }
 
-/// Gives a range back: lets it flow, and tells whoever walks the sector meanwhile.
+/// Gives a range back: lets it flow, tells whoever walks the sector meanwhile, and ends the intent
+/// under which the range came into limbo.
 #[inline]
-pub(crate) fn give_back<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) {
+pub(crate) fn give_back<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, range: Range) {
     ripple(sector, lane, range);
     // E7: the ripple's last free head was made by an operation with a full barrier.
     sector.tell_walkers(lane);
+    sector.done(lane);
 }
 
 /// Lets a range flow to the left as far as it goes. Lock-free and bounded.
-pub(crate) fn ripple<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, mut range: Range) {
+pub(crate) fn ripple<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, mut range: Range) {
     for _ in 0..ROUNDS_MAX {
-        range = absorb_right(sector, range);
+        range = absorb_right(sector, lane, range);
         let next = match absorb_left(sector, lane, range) {
             Ok(()) if mutation::is(Mutation::AbsorbForgetsRight) => None,
-            Ok(()) => claim_free(sector, range.end()),
+            Ok(()) => claim_free(sector, lane, range.end()),
             Err(left) => {
                 // Known from the header while the range is ours; needed only where no tail tells.
                 let hint = if let Left::Unknown(hint) = left { hint } else { None };
                 publish(sector, lane, range);
-                look_again(sector, range, hint)
+                look_again(sector, lane, range, hint)
             }
         };
         match next {
@@ -68,13 +70,14 @@ pub(crate) fn ripple<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, mut range:
 }
 
 /// Takes the free blocks that follow the range into it.
-fn absorb_right<H: Headers>(sector: &Sector<'_, H>, mut range: Range) -> Range {
+fn absorb_right<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, mut range: Range) -> Range {
     // Bounded: a free block is rarely followed by another, but nothing forbids it in flight.
     for _ in 0..ROUNDS_MAX {
-        let Some(right) = claim_free(sector, range.end()) else { break };
+        let Some(right) = claim_free(sector, lane, range.end()) else { break };
         if !mutation::is(Mutation::HeadLeftBehind) {
-            // Relaxed: ours (I3); the range's last read-modify-write publishes it (E1).
-            sector.word(right.head).store_relaxed(INTERIOR);
+            // Ours (I3); the range's last read-modify-write publishes it (E1). Release (E8): whoever
+            // finds no head here sees the intent.
+            sector.word(right.head).store(INTERIOR);
         }
         range.len += right.len;
     }
@@ -82,17 +85,26 @@ fn absorb_right<H: Headers>(sector: &Sector<'_, H>, mut range: Range) -> Range {
 }
 
 /// `FREE(r)` → `COALESCING(r)` at `at`, whatever r is by then; `None` when no free block is there.
+/// The lane's intent, begun before, is extended by it.
 #[inline]
-pub(crate) fn claim_free<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Option<Range> {
+pub(crate) fn claim_free<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    at: u32,
+) -> Option<Range> {
     sector.free_at(at)?;
-    claim_while_free(sector, at)
+    claim_while_free(sector, lane, at)
 }
 
-fn claim_while_free<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Option<Range> {
+fn claim_while_free<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, at: u32) -> Option<Range> {
     // A lost exchange is no reason to give up: the block may be free still, only shorter or longer.
     for _ in 0..CLAIM_TRIES {
         let len = sector.free_at(at)?;
-        // Acquire (E1): sees the stores of whoever made the block free.
+        if !mutation::is(Mutation::ClaimForgetsIntent) {
+            lane.extend(at, at + len);
+        }
+        // Acquire (E1): sees the stores of whoever made the block free. Release (E8): whoever sees
+        // it claimed sees the intent.
         if sector.word(at).cas(head(State::Free, len), head(State::Coalescing, len)).is_ok() {
             sector.retract(at, len);
             return Some(Range { head: at, len });
@@ -160,17 +172,22 @@ fn left_at<H: Headers>(sector: &Sector<'_, H>, head: u32, at: u32) -> Left {
 /// Lets the free block on the left grow over the range. `Err`: the range is ours yet, and what lies
 /// to its left.
 #[inline]
-fn absorb_left<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) -> Result<(), Left> {
+fn absorb_left<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    range: Range,
+) -> Result<(), Left> {
     let look = || left_of(sector, range.head, || sector.headers.left(range.head));
     let mut seen = look();
     for _ in 0..LEFT_TRIES {
         let Left::Free(left) = seen else { break };
         if !mutation::is(Mutation::HeadLeftBehind) {
-            // Relaxed, both: ours (I3); the exchange below publishes them (E1).
-            sector.word(range.head).store_relaxed(INTERIOR);
+            // Ours (I3), as the tail below; the exchange publishes both (E1). Release (E8), both:
+            // whoever finds no head here sees the intent.
+            sector.word(range.head).store(INTERIOR);
         }
         let last = range.end() - 1;
-        sector.word(last).store_relaxed(tail(last - left.head));
+        sector.word(last).store(tail(last - left.head));
         let grown = left.len + range.len;
         // Release (E1): publishes the range to the next carver. Full barrier: look again (E4), and
         // read the index's bit (E5).
@@ -190,7 +207,7 @@ fn absorb_left<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) ->
 
 /// Makes the range a free block.
 #[inline]
-fn publish<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) {
+fn publish<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, range: Range) {
     sector.store_tail(range.head, range.len);
     let word = sector.word(range.head);
     if mutation::is(Mutation::PublishWithoutBarrier) {
@@ -211,18 +228,19 @@ fn publish<H: Headers>(sector: &Sector<'_, H>, lane: &Lane, range: Range) {
 #[inline]
 fn look_again<H: Headers>(
     sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
     range: Range,
     hint: Option<u32>,
 ) -> Option<Range> {
     if !mutation::is(Mutation::PublishForgetsLeft)
         && let Left::Free(_) = left_of(sector, range.head, || hint)
         // No longer ours: it may have been carved, claimed or used up. If it is free, it can flow.
-        && let Some(own) = claim_free(sector, range.head)
+        && let Some(own) = claim_free(sector, lane, range.head)
     {
         return Some(own);
     }
     if mutation::is(Mutation::PublishForgetsRight) {
         return None;
     }
-    claim_free(sector, range.end())
+    claim_free(sector, lane, range.end())
 }

@@ -5,129 +5,16 @@
 //! the other and requires that a model notices each.
 #![cfg(loom)]
 
+mod harness;
 mod world;
 
-use am_layout::mutation::{Mutation, activate};
+use am_layout::mutation::Mutation;
 use am_layout::{Seen, State, Word};
-use am_ripple::{
-    Carved, Lane, NoBlock, Want, WrongState, ack, ack_many, allocate, give, grow, repair, shrink,
-    split, take,
-};
+use am_ripple::{Carved, Lane, NoBlock, ack, ack_many, give, grow, repair, shrink, split, take};
 use am_tlsf::{CHUNK_SHIFT, Cell, Run};
-use loom::cell::UnsafeCell;
+use harness::{Arena, all_noticed, bodies, check, race};
 use loom::sync::Arc;
-use loom::thread;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use world::{World, want};
-
-/// A world with a payload cell per granule; loom reports every access that no happens-before edge
-/// orders after the last owner's.
-struct Arena {
-    world: World,
-    payload: Vec<UnsafeCell<u32>>,
-}
-
-// SAFETY: payload cells are accessed only through loom's cells, which check the exclusion that
-// this test is about; everything else is `Sync` by itself.
-unsafe impl Sync for Arena {}
-// SAFETY: as above.
-unsafe impl Send for Arena {}
-
-impl Arena {
-    fn new(granules: u32) -> Self {
-        let payload = (0..granules).map(|_| UnsafeCell::new(0)).collect();
-        Self { world: World::new(granules), payload }
-    }
-
-    fn own(&self, block: Carved) {
-        for cell in &self.payload[block.head as usize..(block.head + block.len) as usize] {
-            // SAFETY: loom panics when the access is not exclusive.
-            cell.with_mut(|value| unsafe { *value += 1 });
-        }
-    }
-
-    fn allocate(&self, len: u32) -> Result<Carved, NoBlock> {
-        let block = allocate(&self.world.sector(), &Lane::new(), &want(len))?;
-        self.own(block);
-        Ok(block)
-    }
-
-    fn must(&self, len: u32) -> Carved {
-        let block = self.world.must(len);
-        self.own(block);
-        block
-    }
-
-    fn ack(&self, block: Carved) -> Result<u32, WrongState> {
-        ack(&self.world.sector(), &Lane::new(), block.head, State::Allocated)
-    }
-
-    fn free(&self, block: Carved) {
-        self.own(block);
-        assert_eq!(self.ack(block), Ok(block.len));
-    }
-
-    /// Clears every bit of the index, true or stale.
-    fn forget_hints(&self) {
-        for chunk in 0..self.payload.len() as u32 >> CHUNK_SHIFT {
-            for len in 1..=self.payload.len() as u32 {
-                self.world.sector().index().clear(Cell::of(len), chunk, || false);
-            }
-        }
-    }
-
-    fn hold(&self, len: u32) -> Carved {
-        let want = Want::held(len);
-        let block = allocate(&self.world.sector(), &Lane::new(), &want).expect("setup fits");
-        self.own(block);
-        block
-    }
-}
-
-/// Checks `body` under every interleaving up to the bound (`LOOM_MAX_PREEMPTIONS`, else `bound`).
-fn check(bound: usize, body: impl Fn() + Sync + Send + 'static) {
-    if let Ok(number) = std::env::var("AM_MUTATION") {
-        let number: usize = number.parse().expect("AM_MUTATION is a number");
-        activate(Mutation::ALL[number]);
-    }
-    let runs = std::sync::Arc::new(AtomicUsize::new(0));
-    let counter = runs.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(bound));
-    builder.max_branches = 20_000;
-    builder.check(move || {
-        counter.fetch_add(1, Ordering::Relaxed);
-        body();
-    });
-    let runs = runs.load(Ordering::Relaxed);
-    assert!(runs > 1, "a model of one interleaving proves nothing");
-    println!("interleavings={runs}");
-}
-
-type Body<T> = Box<dyn FnOnce(&Arena) -> T + Send>;
-
-fn body<T>(body: impl FnOnce(&Arena) -> T + Send + 'static) -> Body<T> {
-    Box::new(body)
-}
-
-/// Runs one closure per thread (the first on this one) and returns what they return.
-fn race<T: 'static>(arena: &Arc<Arena>, bodies: Vec<Body<T>>) -> Vec<T> {
-    let mut bodies = bodies.into_iter();
-    let first = bodies.next().expect("a body");
-    let others: Vec<_> = bodies
-        .map(|body| {
-            let arena = arena.clone();
-            thread::spawn(move || body(&arena))
-        })
-        .collect();
-    let mut results = vec![first(arena)];
-    results.extend(others.into_iter().map(|handle| handle.join().unwrap()));
-    results
-}
-
-macro_rules! bodies {
-    ($($body:expr),+ $(,)?) => { vec![$(body($body)),+] };
-}
+use world::want;
 
 fn free_all(arena: &Arena, blocks: impl IntoIterator<Item = Carved>) {
     for block in blocks {
@@ -486,7 +373,7 @@ fn block_given_away_is_taken_once_with_its_payload() {
         let arena = Arc::new(Arena::new(2));
         let a = arena.hold(1);
         let taker = move |w: &Arena| {
-            let taken = take(&w.world.sector(), a.head).is_ok();
+            let taken = take(&w.world.sector(), &Lane::new(), a.head).is_ok();
             if taken {
                 w.own(a);
             }
@@ -522,7 +409,7 @@ fn bulk_ack_against_a_free_between_leaves_one_block() {
             bodies![
                 move |w: &Arena| {
                     let (sector, lane) = (w.world.sector(), Lane::new());
-                    assert_eq!(split(&sector, run.head, 1), Ok(3));
+                    assert_eq!(split(&sector, &lane, run.head, 1), Ok(3));
                     let mut heads = [run.head + 2, run.head, run.head + 1];
                     assert_eq!(ack_many(&sector, &lane, &mut heads, State::Held), Ok(()));
                 },
@@ -614,50 +501,9 @@ fn block_allocated_here_and_freed_there_keeps_its_tail_and_hint() {
     });
 }
 
-/// Every defect of [`Mutation::ALL`] must make at least one model fail, each in a process of its
-/// own: a model that fails leaves loom in pieces.
+/// Every defect of the direct path must make at least one model fail.
 #[test]
 #[ignore = "minutes; run by `cargo xtask model --mutants`"]
 fn mutants_are_all_noticed() {
-    let me = std::env::current_exe().unwrap();
-    let list = std::process::Command::new(&me).arg("--list").output().unwrap();
-    let models: Vec<String> = String::from_utf8(list.stdout)
-        .unwrap()
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-        .filter(|name| *name != "mutants_are_all_noticed")
-        .map(String::from)
-        .collect();
-    let noticed_by = |number: usize| {
-        models.iter().find(|model| {
-            let run = std::process::Command::new(&me)
-                .args(["--exact", model.as_str()])
-                .env("AM_MUTATION", number.to_string())
-                .output()
-                .unwrap();
-            !run.status.success()
-        })
-    };
-    let next = AtomicUsize::new(0);
-    let survived = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some((number, mutation)) = {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    Mutation::ALL.get(number).map(|mutation| (number, mutation))
-                } {
-                    match noticed_by(number) {
-                        Some(model) => println!("mutant {mutation:?}: noticed by {model}"),
-                        None => {
-                            println!("mutant {mutation:?}: SURVIVED");
-                            survived.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                }
-            });
-        }
-    });
-    assert_eq!(survived.into_inner(), 0, "mutants that no model noticed");
+    all_noticed(&Mutation::DIRECT);
 }

@@ -19,7 +19,7 @@ const LANES: usize = 3;
 
 struct Player {
     world: World,
-    lanes: [Lane; LANES],
+    lanes: [Lane<'static>; LANES],
     turn: usize,
     oracle: Oracle<State>,
     freed_last: Option<u32>,
@@ -38,7 +38,7 @@ impl Player {
         }
     }
 
-    fn lane(&self) -> &Lane {
+    fn lane(&self) -> &Lane<'static> {
         &self.lanes[self.turn % LANES]
     }
 
@@ -152,7 +152,8 @@ impl Player {
     fn change(&mut self, which: usize, from: State, to: State) {
         let Some(at) = self.oracle.pick(which) else { return };
         let sector = self.world.sector();
-        let call = |at| if to == State::Held { take(&sector, at) } else { give(&sector, at) };
+        let lane = &self.lanes[self.turn % LANES];
+        let call = |at| if to == State::Held { take(&sector, lane, at) } else { give(&sector, at) };
         let (len, state) = self.oracle.get_mut(at);
         let wrong =
             |state| Err(WrongState { granule: at, expected: from, seen: Seen::Head(state, *len) });
@@ -199,7 +200,7 @@ impl Player {
             return;
         }
         let Some(block) = self.request(Want::held(len)) else { return };
-        let got = split(&self.world.sector(), block.head, piece);
+        let got = split(&self.world.sector(), self.lane(), block.head, piece);
         let pieces = len / piece;
         if pieces == 0 {
             assert!(got.is_err(), "split into pieces longer than the block");

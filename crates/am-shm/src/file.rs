@@ -1,7 +1,9 @@
 //! Files by name: opened without following links, checked, sized, removed.
 
+use std::fmt::Display;
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -85,8 +87,39 @@ pub(crate) fn create_new(path: &Path, mode: u32) -> Result<File, Error> {
     Ok(file)
 }
 
-/// The one way files are opened. Non-blocking, so that a device with this name is refused and not
-/// waited for; it means nothing to a regular file.
+/// Opens the same file anew, for reading and writing: a description of its own.
+///
+/// By `path` while that means this very file, else through `/proc`, which needs no name.
+pub(crate) fn reopen(file: &File, path: Option<&Path>, label: &Path) -> Result<File, Error> {
+    let identity = Identity::of(file, label)?;
+    let is_same = |again: &File| Identity::of(again, label).is_ok_and(|other| other == identity);
+    // Looked up first, so that nothing else under the name is even opened.
+    let named = path.filter(|path| identity.is_named(path).unwrap_or(false));
+    if let Some(again) = named.and_then(|path| options().open(path).ok()).filter(is_same) {
+        return Ok(again);
+    }
+    // A link of `/proc` leads to the file itself, whatever became of its name, so it is followed.
+    // The thread's, since a thread can have descriptors of its own.
+    let link = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
+    let fail = |kind, why: &dyn Display| {
+        let cause = io::Error::new(kind, format!("no path leads to it, and {link}: {why}"));
+        Error::syscall("reopen", label, cause)
+    };
+    // The flags that `options` has, but for O_NOFOLLOW; the standard library adds O_CLOEXEC.
+    let again = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
+        .open(&link)
+        .map_err(|cause| fail(cause.kind(), &cause))?;
+    match is_same(&again) {
+        true => Ok(again),
+        false => Err(fail(io::ErrorKind::Other, &"it is another file")),
+    }
+}
+
+/// The one way files are opened by name. Non-blocking, so that a device with this name is refused
+/// and not waited for; it means nothing to a regular file.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     let flags = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;

@@ -73,6 +73,29 @@
 //! begins with our magic: an empty file may be formatted, for it holds nothing that could be lost,
 //! and anything else without the magic is [`Error::NotASegment`], zeroes included.
 //!
+//! # Who is alive
+//!
+//! [`Segment::locks`] gives locks on single bytes of the file, for processes to tell by them
+//! whether others are alive: each locks a byte that the parties agreed upon, and as long as it
+//! lives, [`Locks::is_locked_elsewhere`] says so to everybody else.
+//!
+//! - The kernel drops the locks of a process that dies, by `SIGKILL` too, in whatever PID
+//!   namespace, and before its zombie is reaped. A process that is stopped keeps them. No PID is
+//!   involved, so none can be mistaken for another's.
+//! - They are open-file-description locks, on a description that is opened anew for each [`Locks`],
+//!   and never mapped or duplicated: nothing but its own descriptor keeps it alive. `exec` closes
+//!   that one.
+//! - A forked child would inherit it, and the parent's locks would outlive the parent. A handler
+//!   that runs at every `fork` (`pthread_atfork`) closes it in the child before `fork` returns
+//!   there. The child's copy of the [`Locks`] refuses everything with "inherited by fork", and
+//!   dropping it does nothing; a child that wants locks makes its own.
+//! - A child made by a system call that runs no handlers (a raw `clone`, `_Fork`) keeps the
+//!   parent's locks until it execs or exits. That delays the notice of the parent's death; it never
+//!   lets a living process seem dead. So does a fork in the very instant in which the first
+//!   [`Locks`] of the process are being made.
+//! - [`Locks::alive`] is a word that the kernel sets to 0 in every child, however made: a cheap way
+//!   to ask "is it still me?".
+//!
 //! # What can go wrong later
 //!
 //! Pages come as they are first touched. On a full file system that touch is a `SIGBUS`, unless
@@ -91,10 +114,12 @@ compile_error!("am-shm needs Linux: open-file-description locks, memfd and seals
 
 mod error;
 mod file;
+mod forks;
 mod guard;
 mod hugepages;
 mod init;
 mod lock;
+mod locks;
 mod mapping;
 mod memfd;
 mod options;
@@ -104,6 +129,7 @@ mod segment;
 
 pub use error::{Error, InitError};
 pub use hugepages::Hugepages;
+pub use locks::Locks;
 pub use mapping::Mapping;
 pub use options::Options;
 pub use place::Place;

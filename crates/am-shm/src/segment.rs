@@ -107,7 +107,7 @@ impl Segment {
     }
 
     /// The file, to pass it on. Do not take locks on this descriptor: the mapping keeps its
-    /// description alive, and with it the locks.
+    /// description alive, and with it the locks. [`locks`](Self::locks) has one of its own.
     #[must_use]
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -160,6 +160,15 @@ impl Segment {
             return Err(Error::NotNamed { path: self.label.clone() });
         };
         init::remove(path, Identity::of(&self.file, path)?, &self.options)
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Names the segment in errors.
+    pub(crate) fn label(&self) -> &Path {
+        &self.label
     }
 
     fn make<E>(

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use am_layout::guard::{FORMATTING, MAGIC, READY, UNINITIALIZED, VERSION};
 use am_shm::{Error, InitError, Options, Place, Segment};
 use common::{SIZE_BYTES, Scratch, file_in_state, guard, options, payload, skip, stamp, stamp_of};
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 use nix::unistd::geteuid;
 
-/// Both ways of opening refuse the file, and leave every byte of it.
+/// Every way of opening refuses the file, and leaves every byte of it.
 #[track_caller]
 fn assert_refused(bytes: &[u8], is_expected: impl Fn(&Error) -> bool) {
     let scratch = Scratch::holding(bytes);
@@ -25,12 +25,70 @@ fn assert_refused(bytes: &[u8], is_expected: impl Fn(&Error) -> bool) {
         InitError::Segment(error) => assert!(is_expected(&error), "open_or_create says {error:?}"),
         other => panic!("open_or_create says {other:?}"),
     }
+    let fd = fs::File::options().read(true).write(true).open(scratch.path()).unwrap();
+    let error = Segment::attach(fd.into(), &options()).expect_err("attach accepted it");
+    assert!(is_expected(&error), "attach says {error:?}");
     assert_eq!(fs::read(scratch.path()).unwrap(), bytes, "the file was changed");
 }
 
 #[test]
 fn file_shorter_than_the_guard_is_truncated() {
     assert_refused(b"AMx2!", |e| matches!(e, Error::Truncated { len_bytes: 5, .. }));
+    let whole = file_in_state(READY);
+    for len in [1, 4, 12, 15] {
+        assert_refused(
+            &whole[..len],
+            |e| matches!(e, Error::Truncated { len_bytes, .. } if *len_bytes == len as u64),
+        );
+    }
+}
+
+/// The guard tells no size: what was cut off is for whoever reads the payload to miss.
+#[test]
+fn ready_file_cut_short_behind_its_guard_maps_what_is_left() {
+    for len in [16, 17, 4095, 4096, SIZE_BYTES as usize - 1] {
+        let bytes = &file_in_state(READY)[..len];
+        let scratch = Scratch::holding(bytes);
+        let opened = Segment::open(&scratch.place(), &options()).unwrap();
+        let made = Segment::open_or_create(&scratch.place(), &options(), |m| stamp(m, 1)).unwrap();
+        let fd = opened.as_fd().try_clone_to_owned().unwrap();
+        let attached = Segment::attach(fd, &options()).unwrap();
+        for segment in [&opened, &made, &attached] {
+            assert_eq!((segment.mapping().len(), segment.formatted_here()), (len, false));
+        }
+        assert_eq!(fs::read(scratch.path()).unwrap(), bytes, "the file was changed");
+    }
+}
+
+#[test]
+fn file_of_random_bytes_is_refused() {
+    for seed in 1..=200_u64 {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        let len = 16 + next() as usize % 6000;
+        let mut bytes: Vec<u8> = (0..len).map(|_| (next() >> 24) as u8).collect();
+        // The more of the guard is right, the closer the look at the rest.
+        if seed % 3 > 0 {
+            bytes[4..8].copy_from_slice(&MAGIC.to_ne_bytes());
+        }
+        if seed % 3 > 1 {
+            bytes[8..12].copy_from_slice(&VERSION.to_ne_bytes());
+        }
+        assert_refused(&bytes, |error| {
+            let is_right = match seed % 3 {
+                0 => matches!(error, Error::NotASegment { .. }),
+                1 => matches!(error, Error::Version { .. }),
+                _ => matches!(error, Error::CorruptGuard { .. }),
+            };
+            assert!(is_right, "seed {seed}: {error:?}");
+            true
+        });
+    }
 }
 
 #[test]
@@ -50,12 +108,16 @@ fn file_of_zeroes_of_the_requested_size_is_not_a_segment() {
 
 #[test]
 fn file_of_another_version_tells_both_versions() {
-    let mut bytes = guard(READY, MAGIC, VERSION + 1, 0);
-    bytes.resize(4096, 0);
-    assert_refused(&bytes, |e| {
-        matches!(e, Error::Version { seen, expected, .. }
-            if *seen == VERSION + 1 && *expected == VERSION)
-    });
+    for version in [0, VERSION - 1, VERSION + 1, u32::MAX] {
+        for state in [READY, FORMATTING, 7] {
+            let mut bytes = guard(state, MAGIC, version, 0);
+            bytes.resize(4096, 0);
+            assert_refused(&bytes, |e| {
+                matches!(e, Error::Version { seen, expected, .. }
+                    if *seen == version && *expected == VERSION)
+            });
+        }
+    }
 }
 
 #[test]
@@ -69,6 +131,10 @@ fn half_formatted_file_is_refused_by_open_and_taken_over_by_open_or_create() {
         let scratch = Scratch::holding(&file_in_state(state));
         let error = Segment::open(&scratch.place(), &options()).unwrap_err();
         assert!(matches!(error, Error::HalfFormatted { takeovers: 0, .. }), "{error:?}");
+        let fd = fs::File::options().read(true).write(true).open(scratch.path()).unwrap();
+        let error = Segment::attach(fd.into(), &options()).unwrap_err();
+        assert!(matches!(error, Error::HalfFormatted { takeovers: 0, .. }), "{error:?}");
+        assert_eq!(fs::read(scratch.path()).unwrap(), file_in_state(state));
 
         // `stamp` fails unless what the dead formatter wrote is gone.
         let segment =
@@ -141,6 +207,23 @@ fn symlink_is_refused_even_when_it_leads_to_a_segment() {
     let made = Segment::open_or_create(&dangling.place(), &options(), |m| stamp(m, 1));
     assert!(matches!(made.unwrap_err(), InitError::Segment(e) if is_link(&e)));
     assert!(!nowhere.exists(), "the link was followed");
+}
+
+#[test]
+fn descriptor_of_a_segment_is_closed_by_exec() {
+    let scratch = Scratch::new();
+    let created = Segment::create(&scratch.place(), &options(), |m| stamp(m, 1)).unwrap();
+    let opened = Segment::open(&scratch.place(), &options()).unwrap();
+    let place = Place::Memfd("exec".into());
+    let memfd = Segment::create(&place, &options(), |m| stamp(m, 1)).unwrap();
+    for segment in [&created, &opened, &memfd] {
+        let flags = fcntl(segment, FcntlArg::F_GETFD).unwrap();
+        assert!(FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC));
+    }
+    for segment in [&created, &opened] {
+        let flags = fcntl(segment, FcntlArg::F_GETFL).unwrap();
+        assert!(OFlag::from_bits_retain(flags).contains(OFlag::O_NOFOLLOW));
+    }
 }
 
 #[test]

@@ -62,13 +62,17 @@ fn reserve_on_a_full_tmpfs_is_no_space_and_leaves_nothing() {
     let large = Options { size_bytes, reserve: true, ..options() };
     for hugepages in [false, true] {
         let large = Options { hugepages, ..large.clone() };
-        let made = Segment::create(&place, &large, |m| stamp(m, 1));
-        let error = made.expect_err("reserved 40 MiB of 1 MiB");
-        let InitError::Segment(Error::NoSpace { requested_bytes, .. }) = error else {
-            panic!("{error:?}")
-        };
-        assert_eq!(requested_bytes, size_bytes);
+        let created = Segment::create(&place, &large, |m| stamp(m, 1));
         assert!(is_empty(&directory));
+        let made = Segment::open_or_create(&place, &large, |m| stamp(m, 1));
+        assert!(is_empty(&directory));
+        for result in [created, made] {
+            let error = result.expect_err("reserved 40 MiB of 1 MiB");
+            let InitError::Segment(Error::NoSpace { requested_bytes, .. }) = error else {
+                panic!("{error:?}")
+            };
+            assert_eq!(requested_bytes, size_bytes);
+        }
     }
 
     // All is free again, and what fits is reserved.

@@ -1,27 +1,24 @@
 //! Races and deaths of processes.
 //!
-//! A child is this very test binary, started anew to run the test `child_acts_its_role` alone. It
-//! gets its role from the environment, waits for the end of its standard input where a start is
-//! to be simultaneous, and answers on standard error in lines that begin with [`MARK`].
+//! A child waits for the end of its standard input where a start is to be simultaneous.
 
 mod common;
 
-use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, stdin};
+use std::io::{Read, stdin};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use am_shm::{Error, InitError, Options, Place, Segment};
-use common::{SIZE_BYTES, Scratch, options, payload, skip, stamp, stamp_of};
-use nix::sys::signal::{Signal, kill};
+use common::actor::{self, Actor, say};
+use common::{SIZE_BYTES, Scratch, options, payload, stamp, stamp_of};
+use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, Uid, setuid};
+use nix::unistd::{Uid, setuid};
 
-const MARK: &str = "am-shm-child:";
 const PROCESSES: usize = 8;
 const NOBODY: u32 = 65_534;
 
@@ -30,10 +27,7 @@ const NOBODY: u32 = 65_534;
 #[test]
 #[ignore = "the other tests start it as a child process"]
 fn child_acts_its_role() {
-    let Ok(role) = env::var("AM_SHM_ROLE") else {
-        return skip("child_acts_its_role", "no role was given");
-    };
-    let place = Place::Path(env::var_os("AM_SHM_PATH").unwrap_or_default().into());
+    let Some((role, place)) = actor::role() else { return };
     match role.as_str() {
         "race" => race(&place, &options()),
         "race under a hostile umask" => {
@@ -48,10 +42,6 @@ fn child_acts_its_role() {
         "attach" => attach(),
         other => panic!("no such role: {other}"),
     }
-}
-
-fn say(what: &str) {
-    eprintln!("{MARK}{what}");
 }
 
 fn race(place: &Place, options: &Options) {
@@ -102,63 +92,6 @@ fn attach() {
 }
 
 // --- the parent's side --------------------------------------------------------------------------
-
-/// A child, killed when it goes out of scope.
-struct Actor {
-    child: Child,
-    answers: BufReader<std::process::ChildStderr>,
-}
-
-impl Actor {
-    fn start(role: &str, scratch: &Scratch, input: Stdio) -> Self {
-        let mut child = Command::new(env::current_exe().expect("has a path"))
-            .args(["--exact", "child_acts_its_role", "--ignored", "--nocapture"])
-            .env("AM_SHM_ROLE", role)
-            .env("AM_SHM_PATH", scratch.path())
-            .stdin(input)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts a child");
-        let answers = BufReader::new(child.stderr.take().expect("was piped"));
-        Self { child, answers }
-    }
-
-    /// The next answer; panics with everything else the child said when it ends without one.
-    fn answer(&mut self) -> String {
-        let mut other = String::new();
-        for line in self.answers.by_ref().lines() {
-            let line = line.expect("the child writes text");
-            match line.split_once(MARK) {
-                Some((_, answer)) => return answer.to_owned(),
-                None => other += &(line + "\n"),
-            }
-        }
-        panic!("the child ended without an answer:\n{other}");
-    }
-
-    #[track_caller]
-    fn expect(&mut self, answer: &str) {
-        assert_eq!(self.answer(), answer);
-    }
-
-    /// Ends the child's standard input: the start of a race.
-    fn go(&mut self) {
-        drop(self.child.stdin.take());
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().try_into().expect("is a pid"));
-        kill(pid, signal).expect("the child is there");
-    }
-}
-
-impl Drop for Actor {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Starts a race of `PROCESSES` children; returns how many formatted.
 fn run_race(role: &str, scratch: &Scratch) -> usize {

@@ -109,7 +109,7 @@ impl<H: Headers> Sector<'_, H> {
     /// nothing is free. Good fit: the first block of the first class that holds only large enough
     /// ones.
     #[inline]
-    pub fn carve(&self, lane: &Lane, want: &Want) -> Option<Carved> {
+    pub fn carve(&self, lane: &Lane<'_>, want: &Want) -> Option<Carved> {
         let cell = Cell::at_least(want.len)?;
         for _ in 0..LANE_TRIES {
             let Some(head) = lane.take(cell) else { break };
@@ -126,7 +126,7 @@ impl<H: Headers> Sector<'_, H> {
     /// are tried: what they do not yield, the slow path finds.
     #[cold]
     #[inline(never)]
-    fn carve_from_own_cell(&self, lane: &Lane, above: Cell, want: &Want) -> Option<Carved> {
+    fn carve_from_own_cell(&self, lane: &Lane<'_>, above: Cell, want: &Want) -> Option<Carved> {
         let cell = Cell::of(want.len);
         if cell == above {
             return None;
@@ -155,7 +155,7 @@ impl<H: Headers> Sector<'_, H> {
 
     #[cold]
     #[inline(never)]
-    fn carve_by_index(&self, lane: &Lane, cell: Cell, want: &Want) -> Option<Carved> {
+    fn carve_by_index(&self, lane: &Lane<'_>, cell: Cell, want: &Want) -> Option<Carved> {
         let mut from = cell;
         for _ in 0..SEARCH_TRIES {
             let (found, chunk) = self.index().find(from, lane.start())?;
@@ -187,7 +187,7 @@ impl<H: Headers> Sector<'_, H> {
     /// The free block never moves and never leaves `FREE` (I7), so a thread that stalls here holds
     /// only what it asked for.
     #[inline]
-    pub fn carve_from(&self, lane: &Lane, from: u32, want: &Want) -> Option<Carved> {
+    pub fn carve_from(&self, lane: &Lane<'_>, from: u32, want: &Want) -> Option<Carved> {
         for _ in 0..LOST_MAX {
             let free = self.free_at(from)?;
             let end = from + free;
@@ -196,41 +196,46 @@ impl<H: Headers> Sector<'_, H> {
                 return None;
             }
             let carved = Carved { head: start, len: end - start };
+            if !mutation::is(Mutation::CarveForgetsIntent) {
+                lane.begin(start, end);
+            }
             let taken = if start == from {
                 self.take_whole(from, free, want)
             } else {
                 self.take_end(lane, from, free, carved, want)
             };
             if taken {
+                self.done(lane);
                 return Some(carved);
             }
+            lane.abandon();
             self.count(Event::LostCas);
         }
         None
     }
 
-    /// `FREE(n)` → `HELD(n)`, and on to the state wanted: an exact fit.
+    /// `FREE(n)` → `COALESCING(n)`, and on to the state wanted: an exact fit.
     #[inline]
     fn take_whole(&self, at: u32, len: u32, want: &Want) -> bool {
-        // Acquire (E1): sees the stores of whoever made this block free.
-        if self.word(at).cas(head(State::Free, len), head(State::Held, len)).is_err() {
+        // Acquire (E1): sees the stores of whoever made this block free. Full barrier: `done` reads
+        // what is suspected (E8).
+        if self.word(at).cas_full(head(State::Free, len), head(State::Coalescing, len)).is_err() {
             return false;
         }
-        // Held: nobody but us may touch it, not even by a forged offset. The left hint in its
-        // header stays true.
+        // Claimed: nobody but us may touch it, not even by a forged offset, and if we die here it
+        // has no owner in its header yet. The left hint in its header stays true.
+        self.headers.mark_owner(at);
         self.headers.set_note(at, want.note);
         self.store_tail(at, len);
         self.retract(at, len);
-        if want.state != State::Held {
-            // Release (E2): publishes header and tail to whoever acks or takes this block.
-            self.word(at).store(head(want.state, len));
-        }
+        // Release (E2): publishes header and tail to whoever acks or takes this block.
+        self.word(at).store(head(want.state, len));
         true
     }
 
     /// `FREE(s)` → `FREE(s - n)`: the last n granules are the caller's.
     #[inline]
-    fn take_end(&self, lane: &Lane, from: u32, free: u32, carved: Carved, want: &Want) -> bool {
+    fn take_end(&self, lane: &Lane<'_>, from: u32, free: u32, carved: Carved, want: &Want) -> bool {
         let rest = free - carved.len;
         let word = self.word(from);
         let (old, new) = (head(State::Free, free), head(State::Free, rest));
@@ -245,6 +250,7 @@ impl<H: Headers> Sector<'_, H> {
         if !mutation::is(Mutation::CarveForgetsLeftHint) {
             self.headers.set_left(carved.head, from);
         }
+        self.headers.mark_owner(carved.head);
         self.headers.set_note(carved.head, want.note);
         self.store_tail(carved.head, carved.len);
         let (word, state) = (self.word(carved.head), want.state);
@@ -266,8 +272,9 @@ impl<H: Headers> Sector<'_, H> {
     #[inline]
     pub fn store_tail(&self, at: u32, len: u32) {
         if len > 1 {
-            // Relaxed: a hint; published by the head's release store or exchange.
-            self.word(at + len - 1).store_relaxed(tail(len - 1));
+            // A hint; published by the head's release store or exchange. Release (E8): there may have
+            // been a head, and whoever finds none sees the intent.
+            self.word(at + len - 1).store(tail(len - 1));
         }
     }
 }

@@ -1,11 +1,15 @@
-//! A thread's own memory of where it made free heads: the search begins here.
+//! A thread's lane: its own memory of where it made free heads, and what it tells the others.
 //!
-//! A lane is private to the process and holds nothing but hints, checked against the head word
-//! before use. It saves the search in the shared index, and it makes a thread reuse the lines it
-//! touched last, apart from other threads. Several threads may share a lane: they then overwrite
-//! each other's hints, which costs time only.
+//! The hints are private to the process and checked against the head word before use. They save the
+//! search in the shared index, and make a thread reuse the lines it touched last, apart from other
+//! threads. Several threads may share a lane: they then overwrite each other's hints, which costs
+//! time only.
+//!
+//! The *intent* is shared: before a thread makes limbo, it tells which granules that may concern, so
+//! that nobody takes a living thread's limbo for a dead one's (invariant I9, edge E8).
 
 use crate::cell::Cell;
+use am_layout::roster::Intent;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
@@ -14,9 +18,21 @@ const CELLS: usize = 64;
 /// Hints per cell.
 const DEPTH: u32 = 4;
 
-/// Hints of one thread for one sector. All operations are wait-free.
+/// How a lane tells its intent.
+#[derive(Clone, Copy, Debug)]
+enum Tells<'a> {
+    /// Not at all: nobody will ever recover.
+    Nobody,
+    /// By two words that are this thread's alone.
+    Own(Intent<'a>),
+    /// By a number of operations in flight, together with other threads.
+    Shared(Intent<'a>),
+}
+
+/// One thread's lane in one sector. All operations are wait-free.
 #[derive(Debug)]
-pub struct Lane {
+pub struct Lane<'a> {
+    tells: Tells<'a>,
     /// Which cells have a hint.
     occupied: AtomicU64,
     /// A head of a cell beyond those remembered one by one, as granule + 1.
@@ -31,17 +47,88 @@ pub struct Lane {
     heads: [[AtomicU32; DEPTH as usize]; CELLS],
 }
 
-impl Lane {
-    /// Makes an empty lane.
+impl<'a> Lane<'a> {
+    /// Makes a lane that tells nobody: for a sector where no death has to be recovered from.
     #[must_use]
     pub const fn new() -> Self {
+        Self::with(Tells::Nobody)
+    }
+
+    /// Makes a lane that tells its intent by words which no other thread tells by.
+    #[must_use]
+    pub const fn telling(intent: Intent<'a>) -> Self {
+        Self::with(Tells::Own(intent))
+    }
+
+    /// Makes a lane that tells by words which other threads tell by too, as a shared lane.
+    #[must_use]
+    pub const fn sharing(intent: Intent<'a>) -> Self {
+        Self::with(Tells::Shared(intent))
+    }
+
+    const fn with(tells: Tells<'a>) -> Self {
         Self {
+            tells,
             occupied: AtomicU64::new(0),
             long: AtomicU32::new(0),
             start: AtomicU32::new(0),
             told: AtomicU32::new(0),
             tops: [const { AtomicU8::new(0) }; CELLS],
             heads: [const { [const { AtomicU32::new(0) }; DEPTH as usize] }; CELLS],
+        }
+    }
+
+    /// Tells that granules `[at, end)` may come into limbo by what this thread does next.
+    ///
+    /// Before the exchange that makes them so (E8). Ends with [`Sector::done`](crate::Sector::done),
+    /// or with [`abandon`](Self::abandon) when the exchange was lost.
+    #[inline]
+    pub fn begin(&self, at: u32, end: u32) {
+        match self.tells {
+            Tells::Nobody => {}
+            Tells::Own(intent) => {
+                // Release, both (E8): whoever reads one sees what this thread did before it.
+                intent.at.store(at);
+                intent.end.store(end);
+            }
+            Tells::Shared(intent) => {
+                intent.at.increment_full();
+            }
+        }
+    }
+
+    /// Tells that granules `[at, end)` may come into limbo too, before the exchange that does it.
+    #[inline]
+    pub fn extend(&self, at: u32, end: u32) {
+        if let Tells::Own(intent) = self.tells {
+            if at < intent.at.load_relaxed() {
+                intent.at.store(at);
+            }
+            if end > intent.end.load_relaxed() {
+                intent.end.store(end);
+            }
+        }
+    }
+
+    /// Takes back what [`begin`](Self::begin) told: nothing came of it.
+    #[inline]
+    pub fn abandon(&self) {
+        match self.tells {
+            Tells::Nobody => {}
+            Tells::Own(intent) => intent.end.store(0),
+            Tells::Shared(intent) => {
+                intent.at.decrement();
+            }
+        }
+    }
+
+    /// What was told last; `None` when nobody is told, and the whole range when it is not known.
+    #[inline]
+    pub(crate) fn told_range(&self) -> Option<(u32, u32)> {
+        match self.tells {
+            Tells::Nobody => None,
+            Tells::Own(intent) => Some((intent.at.load_relaxed(), intent.end.load_relaxed())),
+            Tells::Shared(_) => Some((0, u32::MAX)),
         }
     }
 
@@ -111,7 +198,7 @@ impl Lane {
     }
 }
 
-impl Default for Lane {
+impl Default for Lane<'_> {
     fn default() -> Self {
         Self::new()
     }

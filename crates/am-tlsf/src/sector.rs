@@ -16,13 +16,24 @@ const RETRACT_LEN: u32 = 4;
 
 /// The headers of a sector's blocks: what is kept with a block beside its words.
 ///
-/// Every function is called for a `head` only by whoever owns the block or limbo range that begins
+/// Every function but `owner` is called for a `head` only by whoever owns the block or limbo range that begins
 /// there (invariant I6), so an implementation needs no synchronisation of its own.
 pub trait Headers {
     /// Returns the left neighbour remembered for `head`, if any. Any answer is allowed: a hint.
     fn left(&self, head: u32) -> Option<u32>;
     /// Remembers the left neighbour of `head`.
     fn set_left(&self, head: u32, left: u32);
+    /// Marks a block that was just taken as this participant's: when it dies while it holds the
+    /// block, the block goes back.
+    fn mark_owner(&self, head: u32) {
+        let _ = head;
+    }
+    /// Returns who marked `head` last, as the roster numbers owners; 0 for nobody. The one function
+    /// that is called for blocks of others, so its answer is an allegation.
+    fn owner(&self, head: u32) -> u32 {
+        let _ = head;
+        0
+    }
     /// Keeps the [`note`](crate::Want::noted) of a block that was just taken.
     fn set_note(&self, head: u32, note: u64) {
         let _ = (head, note);
@@ -135,7 +146,7 @@ impl<'a, H: Headers> Sector<'a, H> {
     ///
     /// The head was made by an operation with a full barrier directly before (edge E5).
     #[inline]
-    pub fn announce(&self, lane: &Lane, head: u32, len: u32) {
+    pub fn announce(&self, lane: &Lane<'_>, head: u32, len: u32) {
         let cell = Cell::of(len);
         self.index.set(cell, head >> CHUNK_SHIFT);
         lane.put(cell, head);
@@ -180,7 +191,7 @@ impl<'a, H: Headers> Sector<'a, H> {
     ///
     /// A load, unless a walk began since this lane last said so.
     #[inline]
-    pub fn tell_walkers(&self, lane: &Lane) {
+    pub fn tell_walkers(&self, lane: &Lane<'_>) {
         let walks = self.control[counter::WALKS].load();
         if walks != lane.told() && !mutation::is(Mutation::ReturnForgetsWalkers) {
             self.tell_walk(lane, walks);
@@ -188,10 +199,56 @@ impl<'a, H: Headers> Sector<'a, H> {
     }
 
     #[cold]
-    fn tell_walk(&self, lane: &Lane, walks: u32) {
+    fn tell_walk(&self, lane: &Lane<'_>, walks: u32) {
         // First the number, then the note that it was told: threads may share a lane.
         self.control[counter::RETURNS].increment_full();
         lane.set_told(walks);
+    }
+
+    /// Ends what [`Lane::begin`] began: nothing of the range told is in limbo any more.
+    ///
+    /// A recoverer that looks at a part of it meanwhile is told so first (E8).
+    #[inline]
+    pub fn done(&self, lane: &Lane<'_>) {
+        let Some((at, end)) = lane.told_range() else { return };
+        // E8: the exchange that began the limbo was followed by a full barrier.
+        if self.control[counter::SUSPECT[1]].load() != 0
+            && !mutation::is(Mutation::DoneForgetsSuspect)
+        {
+            self.touch_suspect(at, end);
+        }
+        lane.abandon();
+    }
+
+    #[cold]
+    fn touch_suspect(&self, at: u32, end: u32) {
+        let [first, behind] = counter::SUSPECT.map(|word| &self.control[word]);
+        let before = behind.load();
+        let from = first.load();
+        // Two looks that differ: another suspect came meanwhile. Saying so is always allowed.
+        if behind.load() != before || (at < before && from < end) {
+            self.control[counter::TOUCHED].store(1);
+        }
+    }
+
+    /// Says that a recoverer looks at `[at, end)`: whoever deals with it from now on says so.
+    pub fn suspect(&self, at: u32, end: u32) {
+        let [first, behind] = counter::SUSPECT.map(|word| &self.control[word]);
+        first.store(at);
+        self.control[counter::TOUCHED].store(0);
+        // Full barrier (E8): then the recoverer reads the intents and the words.
+        behind.swap_full(end);
+    }
+
+    /// Tells whether a living thread said that it dealt with what is suspected.
+    #[must_use]
+    pub fn was_touched(&self) -> bool {
+        self.control[counter::TOUCHED].load() != 0
+    }
+
+    /// Ends [`suspect`](Self::suspect).
+    pub fn acquit(&self) {
+        self.control[counter::SUSPECT[1]].store(0);
     }
 
     /// Looks through a chunk for a free head that `accept` wants, and returns it with its length.

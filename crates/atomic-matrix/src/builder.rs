@@ -1,11 +1,13 @@
 //! Making and opening a matrix in a segment.
 
 use crate::handle::Matrix;
-use am_matrix::{Arena, Spill, plan};
-use am_shm::{InitError, Mapping, Options, Place, Segment};
+use am_matrix::{Arena, Liveness, Spill, plan};
+use am_shm::{InitError, Locks, Mapping, Options, Place, Segment};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// Why a matrix could not be made or opened.
@@ -229,8 +231,30 @@ impl Builder {
     }
 
     fn finish(self, segment: Segment) -> Result<Matrix, OpenError> {
-        let core = am_matrix::Matrix::attach(arena(segment.mapping()))?.with_spill(self.spill);
-        Ok(Matrix::new(core, segment))
+        let liveness = Box::new(SegmentLocks(segment.locks()?));
+        let core = am_matrix::Matrix::attach_with(arena(segment.mapping()), liveness)?;
+        Ok(Matrix::new(core.with_spill(self.spill), segment))
+    }
+}
+
+/// A segment's locks, as the matrix asks for them.
+struct SegmentLocks(Locks);
+
+impl Liveness for SegmentLocks {
+    fn try_lock(&self, byte: u64) -> io::Result<bool> {
+        self.0.try_lock(byte)
+    }
+
+    fn unlock(&self, byte: u64) -> io::Result<()> {
+        self.0.unlock(byte)
+    }
+
+    fn is_locked_elsewhere(&self, byte: u64) -> io::Result<bool> {
+        self.0.is_locked_elsewhere(byte)
+    }
+
+    fn alive(&self) -> &AtomicU32 {
+        self.0.alive()
     }
 }
 

@@ -53,8 +53,8 @@ pub use {bytemuck, uuid};
 
 #[doc(inline)]
 pub use am_matrix::{
-    Block, Error, Geometry, Offset, SectorId, SectorStats, Seen, Spill, State, Stats, TypedBlock,
-    Violation,
+    Block, Error, Geometry, Limbo, Offset, Participant, Recovery, SectorId, SectorStats, Seen,
+    Spill, State, Stats, TypedBlock, Violation,
 };
 #[doc(inline)]
 pub use am_shm::{Error as SegmentError, Hugepages, Mapping};

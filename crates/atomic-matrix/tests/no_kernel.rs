@@ -5,6 +5,7 @@ use atomic_matrix::{Error, Matrix};
 use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// What must need no kernel. Returns false where something fails.
 fn hot_path(matrix: &Matrix) -> bool {
@@ -33,7 +34,9 @@ fn hot_path(matrix: &Matrix) -> bool {
     half.is_ok() && walked && live.into_iter().flatten().all(|o| matrix.ack(o).is_ok())
 }
 
-fn child(matrix: &Matrix, forbidden_call: bool) -> ! {
+fn child(segment: OwnedFd, forbidden_call: bool) -> ! {
+    // The only participant: before an allocation fails, the kernel is asked whether others live.
+    let matrix = &Matrix::builder().attach(segment).expect("attaches");
     // SAFETY: no memory is passed. From here on the kernel kills this process at any call but
     // read, write, exit and sigreturn.
     let strict = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) } == 0;
@@ -50,13 +53,16 @@ fn child(matrix: &Matrix, forbidden_call: bool) -> ! {
 
 fn run(forbidden_call: bool) -> WaitStatus {
     let matrix = Matrix::builder().size(8 << 20).memfd("no-kernel").unwrap();
-    // SAFETY: the child calls nothing that could wait for another thread of the parent: the
-    // matrix has no lock, and its guards need no heap.
+    let segment = matrix.as_fd().try_clone_to_owned().unwrap();
+    drop(matrix);
+    // SAFETY: the child attaches, which allocates; no other thread of the parent is in the heap now,
+    // since this test runs alone in its binary. The matrix has no lock, and its guards need no heap.
     match unsafe { fork() }.unwrap() {
-        ForkResult::Child => child(&matrix, forbidden_call),
+        ForkResult::Child => child(segment, forbidden_call),
         ForkResult::Parent { child } => {
             let status = waitpid(child, None).unwrap();
             if !forbidden_call {
+                let matrix = Matrix::builder().attach(segment).unwrap();
                 assert!(matrix.check().is_empty());
             }
             status

@@ -1,6 +1,7 @@
 //! A sector in private memory, shared by the model check and the property tests.
 #![allow(dead_code)] // each test binary uses its part
 
+use am_layout::roster::{ROSTER_WORDS, Roster};
 use am_layout::{CONTROL_WORDS, Seen, State, Word, free_len};
 use am_ripple::{Carved, Headers, Lane, Sector, Want, allocate, format};
 use am_tlsf::{CHUNK_SHIFT, Cell, Index, IndexShape};
@@ -12,19 +13,34 @@ pub struct World {
     pub words: Vec<Word>,
     bits: Vec<Word>,
     lefts: Vec<Word>,
+    owners: Vec<Word>,
     control: Vec<Word>,
+    roster: Vec<Word>,
 }
 
-/// Headers in a vector; in a segment they lie before the payloads.
+/// Headers in vectors, for the participant `me`; in a segment they lie before the payloads.
 #[derive(Clone, Copy)]
-pub struct Lefts<'a>(&'a [Word]);
+pub struct Lefts<'a> {
+    lefts: &'a [Word],
+    owners: &'a [Word],
+    me: u32,
+}
 
 impl Headers for Lefts<'_> {
     fn left(&self, head: u32) -> Option<u32> {
-        self.0[head as usize].load_relaxed().checked_sub(1)
+        self.lefts[head as usize].load_relaxed().checked_sub(1)
     }
     fn set_left(&self, head: u32, left: u32) {
-        self.0[head as usize].store_relaxed(left + 1);
+        self.lefts[head as usize].store_relaxed(left + 1);
+    }
+    fn mark_owner(&self, head: u32) {
+        // In the models without participants it would only be one more write.
+        if self.me != 0 {
+            self.owners[head as usize].store_relaxed(self.me);
+        }
+    }
+    fn owner(&self, head: u32) -> u32 {
+        self.owners[head as usize].load_relaxed()
     }
 }
 
@@ -41,10 +57,17 @@ impl World {
             words: zeroes(granules.into()),
             bits: zeroes(shape.words()),
             lefts: zeroes(granules.into()),
+            owners: zeroes(granules.into()),
+            roster: Vec::new(),
             control: zeroes(CONTROL_WORDS as u64),
         };
         format(&world.sector(), &Lane::new());
         world
+    }
+
+    /// As [`new`](Self::new), with a roster.
+    pub fn shared(granules: u32) -> Self {
+        Self { roster: zeroes(ROSTER_WORDS as u64), ..Self::new(granules) }
     }
 
     pub fn sector(&self) -> Sector<'_, Lefts<'_>> {
@@ -57,8 +80,24 @@ impl World {
         Sector::new(&self.words, index, &self.control, headers).expect("granules")
     }
 
+    /// The sector as the participant `me` sees it.
+    pub fn sector_of(&self, me: u32) -> Sector<'_, Lefts<'_>> {
+        self.sector_with(Lefts { me, ..self.headers() })
+    }
+
     pub fn headers(&self) -> Lefts<'_> {
-        Lefts(&self.lefts)
+        Lefts { lefts: &self.lefts, owners: &self.owners, me: 0 }
+    }
+
+    pub fn roster(&self) -> Roster<'_> {
+        Roster::new(&self.roster).expect("enough words")
+    }
+
+    /// A lane of `owner`'s, number `number` of the roster, in the roster's sector 0.
+    pub fn lane(&self, number: usize, owner: u32) -> Lane<'_> {
+        let lane = self.roster().lanes().nth(number).expect("a lane of that number");
+        assert!(lane.owner() == owner || lane.claim(owner), "lane {number} is taken");
+        Lane::telling(lane.intent(0))
     }
 
     /// Allocates at setup, when it cannot fail.

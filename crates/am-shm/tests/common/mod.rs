@@ -1,6 +1,9 @@
 //! What the tests share: files that go away, whatever happens, and a payload to format.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod actor;
+pub mod fork;
+
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;

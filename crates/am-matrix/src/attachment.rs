@@ -1,0 +1,217 @@
+//! One participant: a slot in the roster, the lanes of its threads, and the arena they work on.
+
+use crate::arena::Arena;
+use crate::error::Error;
+use crate::lanes::Lanes;
+use crate::liveness::Liveness;
+use am_layout::ROSTER_AT_BYTES;
+use am_layout::roster::{
+    LANES, LINE_WORDS, ROSTER_WORDS, Roster, RosterLane, SHARED, SLOTS, SlotState,
+};
+use crossbeam_utils::CachePadded;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Lanes that threads leave alone, so that a recoverer finds one whatever the dead hold.
+const LANES_FOR_RECOVERY: usize = 8;
+
+/// A participant: what one attachment is to the others, and what its threads share.
+pub(crate) struct Attachment {
+    /// Never used twice in a process.
+    id: u64,
+    slot: usize,
+    state: SlotState,
+    shared: CachePadded<Lanes>,
+    /// Lanes of threads that live, and blocks held by way of those that ended.
+    threads: Mutex<Vec<Arc<CachePadded<Lanes>>>>,
+    held_by_ended: AtomicU32,
+    /// One thread of this attachment recovers; the kernel's lock keeps the others out.
+    pub(crate) recovering: AtomicBool,
+    /// A view into `arena`, which stands below and lives as long.
+    roster: Roster<'static>,
+    liveness: Box<dyn Liveness>,
+    arena: Arena,
+}
+
+impl Attachment {
+    /// Takes a free slot and a lane for the threads that will have none of their own.
+    ///
+    /// # Errors
+    /// [`Error::TooManyParticipants`], [`Error::TooManyThreads`], [`Error::Locks`].
+    pub(crate) fn new(arena: Arena, liveness: Box<dyn Liveness>) -> Result<Self, Error> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let roster = roster(&arena)?;
+        // SAFETY: only the lifetime changes. The words lie in the arena, at an address that moving
+        // the arena does not change, and the attachment keeps it as long as the view.
+        let roster = unsafe { std::mem::transmute::<Roster<'_>, Roster<'static>>(roster) };
+        let (slot, state) = claim_slot(&roster, &*liveness)?;
+        let owner = owner(slot) | SHARED;
+        let Some(shared) = roster.lanes().skip(LANES_FOR_RECOVERY).find(|l| l.claim(owner)) else {
+            leave(&roster, slot, state);
+            return Err(Error::TooManyThreads { maximum: LANES as u32 });
+        };
+        Ok(Self {
+            // Relaxed: only uniqueness matters.
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            slot,
+            state,
+            shared: Lanes::shared(shared),
+            threads: Mutex::new(Vec::new()),
+            held_by_ended: AtomicU32::new(0),
+            recovering: AtomicBool::new(false),
+            roster,
+            liveness,
+            arena,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    pub(crate) fn roster(&self) -> Roster<'static> {
+        self.roster
+    }
+
+    pub(crate) fn liveness(&self) -> &dyn Liveness {
+        &*self.liveness
+    }
+
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    pub(crate) fn shared(&self) -> &Lanes {
+        &self.shared
+    }
+
+    /// How the headers of this participant's blocks name it.
+    pub(crate) fn owner(&self) -> u32 {
+        owner(self.slot)
+    }
+
+    /// Claims a lane for the calling thread; `None` when all are taken.
+    pub(crate) fn claim_lane(&self) -> Option<(RosterLane<'static>, Arc<CachePadded<Lanes>>)> {
+        let owner = self.owner();
+        let lane = self.roster.lanes().skip(LANES_FOR_RECOVERY).find(|lane| lane.claim(owner))?;
+        let lanes = Arc::new(Lanes::of(lane));
+        self.threads().push(lanes.clone());
+        Some((lane, lanes))
+    }
+
+    /// Gives a lane up whose thread ends.
+    pub(crate) fn retire(&self, lanes: &Arc<CachePadded<Lanes>>, lane: RosterLane<'static>) {
+        if !self.is_ours() {
+            return; // inherited by fork: the thread that it belongs to is our parent's
+        }
+        self.held_by_ended.fetch_add(lanes.held(), Relaxed);
+        self.threads().retain(|other| !Arc::ptr_eq(other, lanes));
+        lane.release();
+    }
+
+    /// Tells whether this process made the attachment, rather than inheriting it by fork.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        // Relaxed: it changes by a fork only, which orders everything before it.
+        self.liveness.alive().load(Relaxed) != 0
+    }
+
+    /// Blocks that guards of this attachment hold, forgotten ones too. Exact when nobody operates.
+    pub(crate) fn held(&self) -> u32 {
+        let ended = self.held_by_ended.load(Relaxed).wrapping_add(self.shared.held());
+        self.threads().iter().fold(ended, |sum, lanes| sum.wrapping_add(lanes.held()))
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<Arc<CachePadded<Lanes>>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Attachment {
+    /// Leaves: nobody operates through this attachment any more.
+    fn drop(&mut self) {
+        if self.is_ours() {
+            leave(&self.roster, self.slot, self.state);
+            let _ = self.liveness.unlock(lock_byte(self.slot));
+        }
+    }
+}
+
+impl std::fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Attachment(slot {}, {:?})", self.slot, self.arena)
+    }
+}
+
+/// How lanes and headers name the participant in a slot.
+pub(crate) const fn owner(slot: usize) -> u32 {
+    slot as u32 + 1
+}
+
+/// The byte of the segment whose lock says that the slot's holder lives.
+pub(crate) const fn lock_byte(slot: usize) -> u64 {
+    ROSTER_AT_BYTES + (slot * LINE_WORDS * 4) as u64
+}
+
+/// The roster of an arena that was formatted.
+pub(crate) fn roster(arena: &Arena) -> Result<Roster<'_>, Error> {
+    let short = Error::TooShort { bytes: arena.len_bytes() as u64 };
+    let words = arena.words(ROSTER_AT_BYTES, ROSTER_WORDS as u64).ok_or(short)?;
+    Roster::new(words).ok_or(short)
+}
+
+/// Tells whether the holder of a slot is dead; its slot's state then.
+pub(crate) fn dead(roster: &Roster<'_>, slot: usize, liveness: &dyn Liveness) -> Option<SlotState> {
+    let words = roster.slot(slot)?;
+    let state = words.state();
+    // A holder locks before it takes the slot, and leaves before it unlocks. So a slot that was
+    // taken by the same holder before and after the lock was seen free has a dead one.
+    let dead = state.is_taken()
+        && matches!(liveness.is_locked_elsewhere(lock_byte(slot)), Ok(false))
+        && words.state() == state;
+    dead.then_some(state)
+}
+
+fn claim_slot(roster: &Roster<'_>, liveness: &dyn Liveness) -> Result<(usize, SlotState), Error> {
+    for (number, slot) in roster.slots().enumerate() {
+        if slot.state().is_taken() || !liveness.try_lock(lock_byte(number)).map_err(locks)? {
+            continue;
+        }
+        // Only who holds the lock takes the slot. Taken now: its holder died just after it came.
+        let state = slot.state();
+        if !state.is_taken() {
+            slot.describe(std::process::id(), now_ms());
+            if slot.change(state, state.next()) {
+                return Ok((number, state.next()));
+            }
+        }
+        liveness.unlock(lock_byte(number)).map_err(locks)?;
+    }
+    Err(Error::TooManyParticipants { maximum: SLOTS as u32 })
+}
+
+/// Gives up every lane of a slot's holder, then the slot. Nothing of the holder's is in limbo.
+pub(crate) fn leave(roster: &Roster<'_>, slot: usize, state: SlotState) {
+    for lane in roster.lanes().filter(|lane| lane.owner() & !SHARED == owner(slot)) {
+        lane.release();
+    }
+    if let Some(words) = roster.slot(slot) {
+        // Not ours any more: somebody scribbled, and there is nothing to give up.
+        let _ = words.change(state, state.left());
+    }
+}
+
+fn locks(error: io::Error) -> Error {
+    Error::Locks { errno: error.raw_os_error().unwrap_or(0) }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

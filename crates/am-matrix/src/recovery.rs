@@ -1,0 +1,282 @@
+//! Who is attached, and giving back what the dead left behind.
+
+use crate::attachment::{Attachment, dead, leave, lock_byte, owner};
+use crate::error::SectorId;
+use crate::liveness::Liveness;
+use crate::matrix::{Matrix, Part};
+use am_layout::roster::{LANES, RECOVERER, Roster, RosterLane, SHARED, SLOTS, SlotState, Told};
+use am_layout::{GUARD_BYTES, SECTORS, Seen, State};
+use am_ripple::{Recoverer, Returned};
+use am_tlsf::{Headers, Lane};
+use std::sync::atomic::Ordering::{AcqRel, Release};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The byte of the segment whose lock its one recoverer holds: the first of the head.
+const RECOVERY_LOCK_BYTE: u64 = GUARD_BYTES as u64;
+
+/// A participant: one attachment that some process made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Participant {
+    /// Its place in the segment's roster, below 128.
+    pub slot: u32,
+    /// Its process, as that process saw its own id when it attached: in another PID namespace
+    /// another number, and by now perhaps another process's. For people; nothing decides by it.
+    pub pid: u32,
+    /// When it attached, by the clock of that moment. For people, too.
+    pub since: SystemTime,
+    /// Whether it lives. The dead stay listed until they are recovered.
+    pub alive: bool,
+    /// Whether it is the handle that was asked.
+    pub own: bool,
+    /// Blocks that its guards hold.
+    pub blocks: u64,
+    /// Bytes of those blocks, headers included.
+    pub bytes: u64,
+}
+
+/// A range that an operation which never ended had in hand, and that was given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limbo {
+    /// The sector.
+    pub sector: SectorId,
+    /// Where the range begins, in bytes from the segment's base.
+    pub at_bytes: u64,
+    /// How many bytes.
+    pub len_bytes: u64,
+}
+
+/// What [`Matrix::recover`] found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Participants found dead, with what their guards held before.
+    pub dead: Vec<Participant>,
+    /// Ranges that were in limbo, and went back.
+    pub limbo: Vec<Limbo>,
+    /// Blocks that the dead's guards held, and that went back.
+    pub blocks: u64,
+    /// Bytes that went back, limbo included.
+    pub bytes: u64,
+    /// Ranges that could not be told from a living thread's, and were left to a later recovery.
+    pub deferred: u32,
+    /// Whether another recovery was at work, so that this one did nothing.
+    pub busy: bool,
+}
+
+impl Recovery {
+    /// Tells whether nothing was to be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a recoverer works on.
+struct Field<'f> {
+    parts: &'f [Option<Part<'f>>; SECTORS],
+    roster: Roster<'f>,
+    liveness: &'f dyn Liveness,
+    /// The slot of the handle that recovers, if it has one already.
+    own: Option<usize>,
+}
+
+impl Matrix {
+    /// Returns who is attached, in the order of the slots.
+    ///
+    /// Walks every sector to count what each holds, and asks the kernel once per participant. Beside
+    /// live traffic a picture that was true part by part.
+    #[must_use]
+    pub fn participants(&self) -> Vec<Participant> {
+        self.field().participants()
+    }
+
+    /// Gives back everything that dead participants left: blocks that their guards held, ranges that
+    /// their operations had in hand, and hints they did not come to write. Nothing else: a block that
+    /// was given away, or allocated by its offset, stays.
+    ///
+    /// Attaching does this too, and so does an allocation that finds no block. It runs beside live
+    /// traffic, may be killed at any point, and can be repeated at will. It waits for nobody: what
+    /// may be a living thread's is left alone and counted as deferred, and while another recovery is
+    /// at work it does nothing. Takes a walk over every sector if somebody is dead, else a question
+    /// to the kernel per participant.
+    pub fn recover(&self) -> Recovery {
+        let attachment = self.attachment();
+        if !attachment.is_ours() || attachment.recovering.swap(true, AcqRel) {
+            return Recovery { busy: true, ..Recovery::default() };
+        }
+        let recovery = self.field().recover();
+        attachment.recovering.store(false, Release);
+        recovery
+    }
+
+    fn field(&self) -> Field<'_> {
+        let attachment = self.attachment();
+        Field {
+            parts: self.all_parts(),
+            roster: attachment.roster(),
+            liveness: attachment.liveness(),
+            own: Some(attachment.slot()),
+        }
+    }
+
+    /// Gives back what forgotten guards of this very attachment hold; nobody operates through it.
+    pub(crate) fn give_back_forgotten(
+        parts: &[Option<Part<'_>>; SECTORS],
+        attachment: &Attachment,
+    ) {
+        for part in parts.iter().flatten() {
+            for run in part.sector.runs() {
+                if let Seen::Head(State::Held, _) = run.seen
+                    && part.sector.headers.owner(run.at) == attachment.owner()
+                {
+                    let lane = attachment.shared().lane(part.id as usize);
+                    let _ = am_ripple::ack(&part.sector, lane, run.at, State::Held);
+                }
+            }
+        }
+    }
+}
+
+/// Recovers before an attachment has a slot: all of them may be the dead's.
+pub(crate) fn recover_first(
+    parts: &[Option<Part<'_>>; SECTORS],
+    roster: Roster<'_>,
+    liveness: &dyn Liveness,
+) {
+    Field { parts, roster, liveness, own: None }.recover();
+}
+
+impl<'f> Field<'f> {
+    fn participants(&self) -> Vec<Participant> {
+        let held = self.held();
+        (0..SLOTS).filter_map(|slot| self.participant(slot, &held)).collect()
+    }
+
+    fn participant(&self, slot: usize, held: &[(u64, u64)]) -> Option<Participant> {
+        let words = self.roster.slot(slot)?;
+        let own = self.own == Some(slot);
+        if !words.state().is_taken() {
+            return None;
+        }
+        let (blocks, bytes) = held.get(slot).copied().unwrap_or_default();
+        let since = UNIX_EPOCH.checked_add(Duration::from_millis(words.since_ms()));
+        Some(Participant {
+            slot: slot as u32,
+            pid: words.pid(),
+            since: since.unwrap_or(UNIX_EPOCH),
+            alive: own || dead(&self.roster, slot, self.liveness).is_none(),
+            own,
+            blocks,
+            bytes,
+        })
+    }
+
+    /// Blocks and bytes that each slot's guards hold.
+    fn held(&self) -> Vec<(u64, u64)> {
+        let mut held = vec![(0, 0); SLOTS];
+        for part in self.parts.iter().flatten() {
+            for run in part.sector.runs() {
+                let Seen::Head(State::Held, len) = run.seen else { continue };
+                let slot = part.sector.headers.owner(run.at).wrapping_sub(1);
+                if let Some((blocks, bytes)) = held.get_mut(slot as usize) {
+                    *blocks += 1;
+                    *bytes += u64::from(len) << part.geometry.granule_shift;
+                }
+            }
+        }
+        held
+    }
+
+    /// The dead, and whether a recoverer died too.
+    fn dead(&self) -> (Vec<(usize, SlotState)>, bool) {
+        let slots = (0..SLOTS).filter(|&slot| self.own != Some(slot));
+        let dead = slots.filter_map(|slot| Some((slot, dead(&self.roster, slot, self.liveness)?)));
+        (dead.collect(), self.roster.lanes().any(|lane| lane.owner() == RECOVERER))
+    }
+
+    fn recover(&self) -> Recovery {
+        if let (dead, false) = self.dead()
+            && dead.is_empty()
+        {
+            return Recovery::default();
+        }
+        let busy = Recovery { busy: true, ..Recovery::default() };
+        if !matches!(self.liveness.try_lock(RECOVERY_LOCK_BYTE), Ok(true)) {
+            return busy;
+        }
+        // Again, now that nobody else recovers: who was dead may have been recovered since.
+        let recovery = match self.dead() {
+            (dead, false) if dead.is_empty() => Recovery::default(),
+            (dead, _) => self.recover_from(&dead).unwrap_or(busy),
+        };
+        // Giving up a lock of one's own has no way to fail that closing would not put right.
+        let _ = self.liveness.unlock(RECOVERY_LOCK_BYTE);
+        recovery
+    }
+
+    /// Recovers from these dead; `None` when there is no lane to do it from.
+    fn recover_from(&self, dead: &[(usize, SlotState)]) -> Option<Recovery> {
+        let held = self.held();
+        let participants = dead.iter().filter_map(|&(slot, _)| self.participant(slot, &held));
+        let mut recovery = Recovery { dead: participants.collect(), ..Recovery::default() };
+        let is_dead = |owner: u32| {
+            let owner = owner & !SHARED;
+            owner == RECOVERER || dead.iter().any(|&(slot, _)| self::owner(slot) == owner)
+        };
+        let mine = self.claim_lane(is_dead)?;
+        for part in self.parts.iter().flatten() {
+            let lane = Lane::telling(mine.intent(part.id as usize));
+            let bytes = |len: u32| u64::from(len) << part.geometry.granule_shift;
+            let sector = part.id as usize;
+            let recoverer = Recoverer::new(&part.sector, &lane, self.roster, sector, is_dead);
+            recovery.deferred += recoverer.recover(|returned| match returned {
+                Returned::Held { len, .. } => {
+                    recovery.blocks += 1;
+                    recovery.bytes += bytes(len);
+                }
+                Returned::Limbo { at, len } => {
+                    recovery.bytes += bytes(len);
+                    recovery.limbo.push(Limbo {
+                        sector: part.id,
+                        at_bytes: part.geometry.data_bytes + bytes(at),
+                        len_bytes: bytes(len),
+                    });
+                }
+            });
+        }
+        if recovery.deferred == 0 {
+            self.bury(dead);
+        } else {
+            mine.release();
+        }
+        Some(recovery)
+    }
+
+    /// A lane to recover from. Threads leave the first ones to recoverers; if dead recoverers left
+    /// all of them in use, a lane that some dead thread left idle will do.
+    fn claim_lane(&self, is_dead: impl Fn(u32) -> bool) -> Option<RosterLane<'f>> {
+        if let Some(lane) = self.roster.lanes().find(|lane| lane.claim(RECOVERER)) {
+            return Some(lane);
+        }
+        let idle = |lane: &RosterLane<'_>| {
+            is_dead(lane.owner()) && (0..SECTORS).all(|s| lane.told(s).1 == Told::Nothing)
+        };
+        let lane = self.roster.lanes().find(idle)?;
+        lane.release();
+        lane.claim(RECOVERER).then_some(lane)
+    }
+
+    /// Gives the slots and lanes of the dead to whoever comes next.
+    fn bury(&self, dead: &[(usize, SlotState)]) {
+        for &(slot, state) in dead {
+            leave(&self.roster, slot, state);
+        }
+        for lane in self.roster.lanes().filter(|lane| lane.owner() == RECOVERER) {
+            lane.release();
+        }
+    }
+}
+
+const _: () = assert!(LANES > SLOTS && lock_byte(0) > RECOVERY_LOCK_BYTE);

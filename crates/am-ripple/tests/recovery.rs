@@ -1,0 +1,410 @@
+//! The model check of death: a thread dies before any of its writes, and a recoverer works beside
+//! living threads, in every interleaving up to a number of preemptions.
+//!
+//! Part of `cargo xtask model`; its deliberate defects are part of `cargo xtask model --mutants`.
+#![cfg(loom)]
+
+mod harness;
+mod world;
+
+use am_layout::State;
+use am_layout::mutation::{Mutation, crash_at};
+use am_layout::roster::RECOVERER;
+use am_ripple::{Carved, Recoverer, Want, ack, ack_many, allocate, grow, shrink, split, take};
+use harness::{Arena, all_noticed, bodies, check, race};
+use loom::sync::Arc;
+use world::World;
+
+/// Owners, as the roster names them. Each thread of a model has a lane of its own.
+const DEAD: u32 = 1;
+const LIVING: u32 = 2;
+const OTHER: u32 = 3;
+/// Lane of each, and of the recoverer.
+const DEAD_LANE: usize = 0;
+const LIVING_LANE: usize = 1;
+const OTHER_LANE: usize = 2;
+const RECOVERY_LANE: usize = 3;
+/// Writes that no operation of these worlds reaches.
+const WRITES_MAX: u32 = 200;
+
+fn arena(granules: u32) -> Arena {
+    let mut arena = Arena::new(granules);
+    arena.world = World::shared(granules);
+    arena
+}
+
+impl Arena {
+    /// Allocates for the living, through `lane`.
+    fn get(&self, lane: usize, owner: u32, want: &Want) -> Option<Carved> {
+        let lane = self.world.lane(lane, owner);
+        let block = allocate(&self.world.sector_of(owner), &lane, want).ok()?;
+        self.own(block);
+        Some(block)
+    }
+
+    /// Frees for the living, through `lane`.
+    fn put(&self, lane: usize, owner: u32, block: Carved, state: State) {
+        self.own(block);
+        let lane = self.world.lane(lane, owner);
+        assert_eq!(ack(&self.world.sector_of(owner), &lane, block.head, state), Ok(block.len));
+    }
+
+    /// One recovery; returns how many ranges it left alone.
+    fn recover(&self) -> u32 {
+        let lane = self.world.lane(RECOVERY_LANE, RECOVERER);
+        let is_dead = |owner| owner == DEAD;
+        let sector = self.world.sector();
+        let recoverer = Recoverer::new(&sector, &lane, self.world.roster(), 0, is_dead);
+        recoverer.recover(|_| {})
+    }
+
+    /// What the dead thread does, up to its death. Its payloads it does not touch: the model would
+    /// see the next owner's access as unordered, where in fact the kernel's lock orders them.
+    fn die(&self, writes: u32, operation: impl FnOnce(&Arena)) -> bool {
+        crash_at(writes, || operation(self))
+    }
+
+    /// At rest: recovers what is left, and demands that exactly `live` is in use.
+    fn assert_recovered(&self, live: &[Carved]) {
+        assert_eq!(self.recover(), 0, "something is deferred at rest");
+        self.world.assert_sound(live);
+    }
+}
+
+/// Runs the model once per write at which `operation` can die, until it dies no more.
+fn for_every_death(
+    bound: usize,
+    operation: impl Fn(&Arena, u32) -> bool + Copy + Send + Sync + 'static,
+    model: impl Fn(&dyn Fn(&Arena) -> bool) + Copy + Send + Sync + 'static,
+) {
+    let died = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    for writes in 0..WRITES_MAX {
+        died.store(false, std::sync::atomic::Ordering::SeqCst);
+        let flag = died.clone();
+        check(bound, move || {
+            model(&|arena: &Arena| {
+                let died = operation(arena, writes);
+                flag.store(died, std::sync::atomic::Ordering::SeqCst);
+                died
+            });
+        });
+        if !died.load(std::sync::atomic::Ordering::SeqCst) {
+            assert!(writes > 2, "an operation of {writes} writes proves nothing");
+            println!("deaths={writes}");
+            return;
+        }
+    }
+    panic!("an operation of more than {WRITES_MAX} writes");
+}
+
+/// The dead died in a carve; a living thread carves and frees from the same block meanwhile.
+#[test]
+fn death_in_a_carve_beside_a_carve_and_free_loses_nothing() {
+    for_every_death(
+        2,
+        |arena, writes| {
+            arena.die(writes, |a| {
+                let lane = a.world.lane(DEAD_LANE, DEAD);
+                let _ = allocate(&a.world.sector_of(DEAD), &lane, &Want::held(1));
+            })
+        },
+        |die| {
+            let arena = Arc::new(arena(3));
+            die(&arena);
+            race(
+                &arena,
+                bodies![
+                    |a: &Arena| {
+                        a.recover();
+                    },
+                    |a: &Arena| {
+                        if let Some(block) = a.get(LIVING_LANE, LIVING, &Want::held(1)) {
+                            a.put(LIVING_LANE, LIVING, block, State::Held);
+                        }
+                    }
+                ],
+            );
+            arena.assert_recovered(&[]);
+            arena.world.assert_whole();
+        },
+    );
+}
+
+/// The dead died giving a block back between two free ones.
+#[test]
+fn death_in_an_ack_beside_a_free_of_the_neighbour_loses_nothing() {
+    for_every_death(
+        2,
+        |arena, writes| {
+            let [dying, ..] = blocks();
+            arena.die(writes, |a| {
+                let lane = a.world.lane(DEAD_LANE, DEAD);
+                let _ = ack(&a.world.sector_of(DEAD), &lane, dying.head, State::Held);
+            })
+        },
+        |die| {
+            let arena = Arc::new(arena(4));
+            let [dying, right, left] = blocks();
+            let lane = arena.world.lane(DEAD_LANE, DEAD);
+            let mut got = Vec::new();
+            for owner in [LIVING, DEAD, LIVING] {
+                let sector = arena.world.sector_of(owner);
+                got.push(allocate(&sector, &lane, &Want::held(1)).expect("setup fits"));
+            }
+            assert_eq!(got, [right, dying, left]);
+            die(&arena);
+            race(
+                &arena,
+                bodies![
+                    |a: &Arena| {
+                        a.recover();
+                    },
+                    move |a: &Arena| a.put(LIVING_LANE, LIVING, left, State::Held)
+                ],
+            );
+            arena.assert_recovered(&[right]);
+            arena.put(LIVING_LANE, LIVING, right, State::Held);
+            arena.world.assert_whole();
+        },
+    );
+}
+
+/// `[free][left][dying][right]`.
+fn blocks() -> [Carved; 3] {
+    [2, 3, 1].map(|head| Carved { head, len: 1 })
+}
+
+/// The dead told of a range and died before it did anything with it; the range passes from one living
+/// thread to another meanwhile, so that at no look both can be seen with it.
+#[test]
+fn range_that_passes_between_two_living_is_not_the_dead_ones() {
+    check(2, || {
+        let arena = Arc::new(arena(2));
+        let block = Carved { head: 1, len: 1 };
+        let got = arena.get(LIVING_LANE, LIVING, &Want::held(1));
+        assert_eq!(got, Some(block));
+        // An intent without its exchange.
+        arena.world.lane(DEAD_LANE, DEAD).begin(1, 2);
+        race(
+            &arena,
+            bodies![
+                |a: &Arena| {
+                    a.recover();
+                },
+                move |a: &Arena| a.put(LIVING_LANE, LIVING, block, State::Held),
+                |a: &Arena| {
+                    if let Some(block) = a.get(OTHER_LANE, OTHER, &Want::held(1)) {
+                        a.put(OTHER_LANE, OTHER, block, State::Held);
+                    }
+                },
+            ],
+        );
+        arena.assert_recovered(&[]);
+        arena.world.assert_whole();
+    });
+}
+
+/// The same range, claimed by a ripple to its left instead.
+#[test]
+fn range_that_a_living_ripple_claims_is_not_the_dead_ones() {
+    check(3, || {
+        let arena = Arc::new(arena(4));
+        let right = arena.get(LIVING_LANE, LIVING, &Want::held(1)).expect("fits");
+        let block = arena.get(LIVING_LANE, LIVING, &Want::held(1)).expect("fits");
+        let wall = arena.get(LIVING_LANE, LIVING, &Want::held(1)).expect("fits");
+        arena.put(LIVING_LANE, LIVING, right, State::Held); // [free][wall][block][free]
+        arena.world.lane(DEAD_LANE, DEAD).begin(right.head, right.head + 1);
+        race(
+            &arena,
+            bodies![
+                |a: &Arena| {
+                    a.recover();
+                },
+                move |a: &Arena| a.put(LIVING_LANE, LIVING, block, State::Held),
+            ],
+        );
+        arena.assert_recovered(&[wall]);
+        arena.put(LIVING_LANE, LIVING, wall, State::Held);
+        arena.world.assert_whole();
+    });
+}
+
+/// The same range, split by a living thread: for a while there are heads inside its block.
+#[test]
+fn range_that_a_living_thread_splits_is_not_the_dead_ones() {
+    check(3, || {
+        let arena = Arc::new(arena(4));
+        let run = arena.get(LIVING_LANE, LIVING, &Want::held(3)).expect("fits");
+        arena.world.lane(DEAD_LANE, DEAD).begin(run.head, run.head + 3);
+        race(
+            &arena,
+            bodies![
+                |a: &Arena| {
+                    a.recover();
+                },
+                move |a: &Arena| {
+                    let lane = a.world.lane(LIVING_LANE, LIVING);
+                    let sector = a.world.sector_of(LIVING);
+                    assert_eq!(split(&sector, &lane, run.head, 1), Ok(3));
+                    let mut heads = [0, 1, 2].map(|n| run.head + n);
+                    assert_eq!(ack_many(&sector, &lane, &mut heads, State::Held), Ok(()));
+                },
+            ],
+        );
+        arena.assert_recovered(&[]);
+        arena.world.assert_whole();
+    });
+}
+
+/// A block that the dead gave away is taken by the living while the recoverer looks for the dead's.
+#[test]
+fn block_that_was_given_by_the_dead_is_its_takers() {
+    check(3, || {
+        let arena = Arc::new(arena(2));
+        let lane = arena.world.lane(DEAD_LANE, DEAD);
+        let want = Want::allocated(1);
+        let block = allocate(&arena.world.sector_of(DEAD), &lane, &want).expect("fits");
+        race(
+            &arena,
+            bodies![
+                |a: &Arena| {
+                    a.recover();
+                },
+                move |a: &Arena| {
+                    let lane = a.world.lane(LIVING_LANE, LIVING);
+                    let sector = a.world.sector_of(LIVING);
+                    assert_eq!(take(&sector, &lane, block.head), Ok(1));
+                    a.own(block);
+                },
+            ],
+        );
+        arena.assert_recovered(&[block]);
+        arena.put(LIVING_LANE, LIVING, block, State::Held);
+        arena.world.assert_whole();
+    });
+}
+
+/// The dead died in bulk work: a split, then a free of the pieces.
+#[test]
+fn death_in_split_and_bulk_ack_loses_nothing() {
+    for_every_death(
+        1,
+        |arena, writes| {
+            arena.die(writes, |a| {
+                let (sector, lane) = (a.world.sector_of(DEAD), a.world.lane(DEAD_LANE, DEAD));
+                let Ok(run) = allocate(&sector, &lane, &Want::held(3)) else { return };
+                assert_eq!(split(&sector, &lane, run.head, 1), Ok(3));
+                let mut heads = [0, 1, 2].map(|n| run.head + n);
+                assert_eq!(ack_many(&sector, &lane, &mut heads, State::Held), Ok(()));
+            })
+        },
+        |die| {
+            let arena = Arc::new(arena(4));
+            die(&arena);
+            race(
+                &arena,
+                bodies![
+                    |a: &Arena| {
+                        a.recover();
+                    },
+                    |a: &Arena| {
+                        if let Some(block) = a.get(LIVING_LANE, LIVING, &Want::allocated(1)) {
+                            a.put(LIVING_LANE, LIVING, block, State::Allocated);
+                        }
+                    }
+                ],
+            );
+            arena.assert_recovered(&[]);
+            arena.world.assert_whole();
+        },
+    );
+}
+
+/// The dead died resizing a block.
+#[test]
+fn death_in_grow_and_shrink_loses_nothing() {
+    for_every_death(
+        1,
+        |arena, writes| {
+            arena.die(writes, |a| {
+                let (sector, lane) = (a.world.sector_of(DEAD), a.world.lane(DEAD_LANE, DEAD));
+                let Ok(block) = allocate(&sector, &lane, &Want::held(2)) else { return };
+                assert_eq!(shrink(&sector, &lane, block.head, 1), Ok(()));
+                assert_eq!(grow(&sector, &lane, block.head, 2), Ok(true));
+            })
+        },
+        |die| {
+            let arena = Arc::new(arena(3));
+            die(&arena);
+            race(
+                &arena,
+                bodies![
+                    |a: &Arena| {
+                        a.recover();
+                    },
+                    |a: &Arena| {
+                        if let Some(block) = a.get(LIVING_LANE, LIVING, &Want::held(1)) {
+                            a.put(LIVING_LANE, LIVING, block, State::Held);
+                        }
+                    }
+                ],
+            );
+            arena.assert_recovered(&[]);
+            arena.world.assert_whole();
+        },
+    );
+}
+
+/// The recoverer dies at any write; the next one finishes.
+#[test]
+fn death_of_the_recoverer_loses_nothing() {
+    // The first death leaves limbo after the exchange of a carve, and a held block.
+    let mess = |a: &Arena| {
+        let (sector, lane) = (a.world.sector_of(DEAD), a.world.lane(DEAD_LANE, DEAD));
+        assert!(allocate(&sector, &lane, &Want::held(1)).is_ok());
+        // The intent's two words, then the exchange.
+        assert!(crash_at(3, || {
+            let _ = allocate(&sector, &lane, &Want::held(1));
+        }));
+    };
+    for_every_death(
+        1,
+        move |arena, writes| {
+            mess(arena);
+            arena.die(writes, |a| {
+                // By a lane of the dead's: a recoverer that died is dead.
+                let lane = a.world.lane(RECOVERY_LANE - 1, DEAD);
+                let sector = a.world.sector();
+                let is_dead = |owner| owner == DEAD;
+                let recoverer = Recoverer::new(&sector, &lane, a.world.roster(), 0, is_dead);
+                assert_eq!(recoverer.recover(|_| {}), 0);
+            })
+        },
+        |die| {
+            let arena = Arc::new(arena(4));
+            die(&arena);
+            race(
+                &arena,
+                bodies![
+                    |a: &Arena| {
+                        a.recover();
+                    },
+                    |a: &Arena| {
+                        if let Some(block) = a.get(LIVING_LANE, LIVING, &Want::held(1)) {
+                            a.put(LIVING_LANE, LIVING, block, State::Held);
+                        }
+                    }
+                ],
+            );
+            arena.assert_recovered(&[]);
+            arena.world.assert_whole();
+        },
+    );
+}
+
+/// Every defect of the recovery must make at least one model fail.
+#[test]
+#[ignore = "minutes; run by `cargo xtask model --mutants`"]
+fn mutants_are_all_noticed() {
+    all_noticed(&Mutation::RECOVERY);
+}
