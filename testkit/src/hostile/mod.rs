@@ -75,7 +75,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Verdict> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     eprintln!("seed {seed}");
-    let plan = Plan { seed, beds: beds()?, trace: args.only.is_some(), sabotage: args.self_test };
+    let plan = Plan { seed, beds: beds()?, sabotage: args.self_test };
     let memory = Region::guarded(size_of::<Board>())?;
     let board = Board::of(&memory);
     let scribbler = fork_child(|| scribble(&plan, board))?;
@@ -85,7 +85,10 @@ pub fn run(args: &Args) -> Result<Verdict> {
     outcome?;
     let [calls, refused, longest] =
         [&board.calls, &board.refused, &board.longest_ns].map(|n| n.load(Relaxed));
-    println!("calls {calls}, refused {refused}, the longest took {} us", longest / 1000);
+    println!("calls {calls}, refused {refused}");
+    let [round, step] = [&board.longest_at[0], &board.longest_at[1]].map(|n| n.load(Relaxed));
+    let number = mutation_of(&script(seed, round), round, step);
+    println!("the longest took {} us: step {step} of mutation {number}", longest / 1000);
     let mut failures = watch.failures.count;
     if args.self_test {
         println!("self-test: {failures} of {SABOTAGES} sabotages noticed");
@@ -158,6 +161,9 @@ impl Watch<'_> {
         if let Some(number) = self.args.only {
             let round = number / DAMAGES;
             let turns = if Plan::races(round) { RACE_AGAIN } else { 1 };
+            for (at, step) in script(self.plan.seed, round).iter().enumerate() {
+                eprintln!("{at:3} {step:?}");
+            }
             self.victim(&mut std::iter::repeat_n(round, turns))?;
             return Ok(());
         }
@@ -238,9 +244,7 @@ impl Watch<'_> {
             return;
         }
         let script = script(self.plan.seed, round);
-        let before = script.iter().take(step as usize + 1);
-        let damages = before.filter(|step| matches!(step, Step::Damage(_))).count() as u64;
-        let number = round * DAMAGES + damages.saturating_sub(1);
+        let number = mutation_of(&script, round, step);
         println!("FAILED at mutation {number}: {text}");
         match script.get(step as usize) {
             Some(step) => println!("  in {step:?}"),
@@ -252,6 +256,13 @@ impl Watch<'_> {
             println!("  (another process raced; the seed repeats the steps, not their order)");
         }
     }
+}
+
+/// The number of the last damage before a step of a round, or of the round's first.
+fn mutation_of(script: &[Step], round: u64, step: u64) -> u64 {
+    let before = script.iter().take(step as usize + 1);
+    let damages = before.filter(|step| matches!(step, Step::Damage(_))).count() as u64;
+    round * DAMAGES + damages.saturating_sub(1)
 }
 
 /// What failures of one kind have in common: the text up to its first number.
