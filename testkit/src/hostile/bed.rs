@@ -9,9 +9,12 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use am_matrix::{Arena, Geometry, Matrix, plan};
+use am_layout::OFFSET_UNIT_BYTES;
+use am_matrix::{Arena, Geometry, Matrix, Offset, plan};
 use anyhow::{Context, Result};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+use super::death::LockTable;
 
 /// Inaccessible bytes before a segment.
 const BEFORE_BYTES: usize = 1 << 30;
@@ -48,6 +51,8 @@ pub struct Bed {
     geometry: Geometry,
     /// The segment's file, when it has one.
     fd: Option<OwnedFd>,
+    /// The locks of a segment without a file.
+    locks: LockTable,
 }
 
 impl Bed {
@@ -79,14 +84,38 @@ impl Bed {
 
     fn with(region: Arc<Region>, geometry: Geometry, fd: Option<OwnedFd>) -> Self {
         let image = region.words().iter().map(|word| word.load(Relaxed)).collect();
-        Self { region, image, geometry, fd }
+        Self { region, image, geometry, fd, locks: LockTable::default() }
     }
 
     /// Makes the segment what it was when it was new. Nobody uses it meanwhile.
     pub fn reset(&self) {
+        self.restore(&self.image);
+    }
+
+    /// Copies every word.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u32> {
+        self.words().iter().map(|word| word.load(Relaxed)).collect()
+    }
+
+    /// Makes the segment what it was when `image` was taken. Nobody operates on it meanwhile.
+    ///
+    /// # Panics
+    /// When the image is another segment's.
+    pub fn restore(&self, image: &[u32]) {
+        assert_eq!(image.len() * 4, self.region.len_bytes, "an image of another segment");
         let to = self.region.base.as_ptr().cast::<u32>();
-        // SAFETY: the image is as long as the region, and nobody uses the region meanwhile.
-        unsafe { to.copy_from_nonoverlapping(self.image.as_ptr(), self.image.len()) };
+        // SAFETY: the image is as long as the region, and nobody operates on it.
+        unsafe { to.copy_from_nonoverlapping(image.as_ptr(), image.len()) };
+    }
+
+    /// Returns the sector and the granule of a block, by its payload's offset.
+    #[must_use]
+    pub fn granule_of(&self, offset: Offset) -> Option<(usize, u32)> {
+        let at = offset.bytes().checked_sub(OFFSET_UNIT_BYTES)?;
+        let sector = self.geometry.sector_of(at)?;
+        let geometry = &self.geometry.sectors[sector];
+        Some((sector, ((at - geometry.data_bytes) >> geometry.granule_shift) as u32))
     }
 
     /// Attaches to the segment, in whatever state it is.
@@ -95,7 +124,8 @@ impl Bed {
     /// What the product says, as text.
     pub fn attach(&self) -> Result<Handle> {
         let Some(fd) = &self.fd else {
-            return Ok(Handle::Core(Matrix::attach(self.region.arena())?));
+            let locks = Box::new(self.locks.participant());
+            return Ok(Handle::Core(Matrix::attach_with(self.region.arena(), locks)?));
         };
         let fd = fd.try_clone().context("no descriptor left")?;
         Ok(Handle::Facade(atomic_matrix::Matrix::builder().wait(PATIENCE).attach(fd)?))

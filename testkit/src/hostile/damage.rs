@@ -3,10 +3,18 @@
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
-use am_layout::{FIXED_BYTES, GUARD_WORDS, HEAD_WORDS, LEN_MAX, SECTORS, SectorGeometry, State};
+use am_layout::roster::{LINE_WORDS, SLOTS};
+use am_layout::{
+    FIXED_BYTES, GUARD_WORDS, HEAD_WORDS, LEN_MAX, ROSTER_AT_BYTES, SECTORS, SectorGeometry, State,
+};
 
 use super::bed::Bed;
 use super::step::{Change, Damage, Length, Place};
+
+/// Slots of the roster that a victim may use.
+const SLOTS_USED: usize = 6;
+/// Lanes of the roster that a victim may use, those for recovery included.
+const LANES_USED: usize = 20;
 
 impl Damage {
     /// Writes it.
@@ -82,6 +90,14 @@ impl Place {
                 let indexes = geometry.sectors.iter().filter(|s| s.granules > 0);
                 let end = indexes.map(|s| s.index_bytes).min().unwrap_or(FIXED_BYTES) as usize / 4;
                 (first + usize::from(n) % (end - first), None)
+            }
+            Self::Slot(slot, n) => {
+                let slot = usize::from(slot) % SLOTS_USED;
+                (ROSTER_AT_BYTES as usize / 4 + slot * LINE_WORDS + usize::from(n % 4), None)
+            }
+            Self::Lane(lane, n) => {
+                let lane = SLOTS + usize::from(lane) % LANES_USED;
+                (ROSTER_AT_BYTES as usize / 4 + lane * LINE_WORDS + usize::from(n % 8), None)
             }
             Self::Index(sector, n) => {
                 let sector = Granule::of(bed, sector, 0).sector;

@@ -15,6 +15,7 @@
 
 pub mod bed;
 mod damage;
+mod death;
 pub mod player;
 pub mod step;
 mod victim;

@@ -7,6 +7,7 @@ use am_matrix::{Block, Error, Matrix, Offset, TypedBlock};
 use atomic_matrix::bytemuck::Pod;
 
 use super::bed::{Bed, Handle};
+use super::death::die;
 use super::step::{Operation, Raw};
 use crate::product;
 
@@ -186,6 +187,12 @@ impl<'m> Player<'m> {
                 black_box(product::recover(matrix));
             }
             Operation::AttachAnew => self.attach_anew(),
+            Operation::Die { how } | Operation::DieToo { how } => {
+                let attached = self.bed.attach();
+                if let Some(handle) = self.seen(attached) {
+                    die(self.bed, handle, how);
+                }
+            }
             _ => {}
         }
         Ok(())

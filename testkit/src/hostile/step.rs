@@ -26,31 +26,84 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, Arbitrary)]
 #[expect(missing_docs, reason = "each is named after the call")]
 pub enum Operation {
-    Allocate { size: Size },
-    AllocateZeroed { size: Size },
-    AllocateAligned { size: Size, shift: u8 },
-    AllocateOffset { size: Size },
-    AllocateValue { wide: bool },
-    AllocateMany { count: u8, size: Size },
-    Drop { which: u8 },
-    Free { which: u8 },
-    FreeMany { count: u8 },
-    IntoOffset { which: u8 },
-    FromOffset { which: u8 },
-    FromForged { raw: Raw },
-    ValueFromOffset { which: u8, wide: bool },
-    Ack { which: u8 },
-    AckForged { raw: Raw },
-    Shrink { which: u8, size: Size },
-    TryGrow { which: u8, size: Size },
-    UsableBytes { raw: Raw },
-    PayloadPtr { raw: Raw },
+    Allocate {
+        size: Size,
+    },
+    AllocateZeroed {
+        size: Size,
+    },
+    AllocateAligned {
+        size: Size,
+        shift: u8,
+    },
+    AllocateOffset {
+        size: Size,
+    },
+    AllocateValue {
+        wide: bool,
+    },
+    AllocateMany {
+        count: u8,
+        size: Size,
+    },
+    Drop {
+        which: u8,
+    },
+    Free {
+        which: u8,
+    },
+    FreeMany {
+        count: u8,
+    },
+    IntoOffset {
+        which: u8,
+    },
+    FromOffset {
+        which: u8,
+    },
+    FromForged {
+        raw: Raw,
+    },
+    ValueFromOffset {
+        which: u8,
+        wide: bool,
+    },
+    Ack {
+        which: u8,
+    },
+    AckForged {
+        raw: Raw,
+    },
+    Shrink {
+        which: u8,
+        size: Size,
+    },
+    TryGrow {
+        which: u8,
+        size: Size,
+    },
+    UsableBytes {
+        raw: Raw,
+    },
+    PayloadPtr {
+        raw: Raw,
+    },
     Stats,
     Check,
-    HeapMap { width: u16 },
+    HeapMap {
+        width: u16,
+    },
     Participants,
     Recover,
     AttachAnew,
+    /// One more participant attaches, and dies with blocks in its hands.
+    Die {
+        how: u8,
+    },
+    /// As `Die`; the dead are to be met more often than by one call in thirty.
+    DieToo {
+        how: u8,
+    },
 }
 
 /// A payload size.
@@ -108,6 +161,10 @@ pub enum Place {
     Own(u32),
     /// A word between the geometry and the first index.
     Fixed(u16),
+    /// A word of one of the first slots of the roster.
+    Slot(u8, u8),
+    /// A word of one of the first lanes of the roster: owner and intents.
+    Lane(u8, u8),
     /// A word of a sector's index.
     Index(u8, u32),
     /// One of the first words of a sector's index, where the levels above are.
