@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use atomic_matrix::Matrix;
+use atomic_matrix::{Error, Matrix, OpenError};
 use indicatif::ProgressBar;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -42,6 +42,8 @@ const OWN_STEPS: u32 = 20;
 /// The parent recovers after so many events.
 const RECOVER_EVERY: u64 = 8;
 
+/// How long a process tries to become a participant.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// How much nicer than the parent children are.
 const BELOW_PARENT: i32 = 10;
 
@@ -136,11 +138,24 @@ impl Segment {
     }
 
     /// A handle of a child's own: by the name, or by the descriptor.
-    fn open(&self, by_name: bool) -> Result<Matrix> {
-        if by_name {
-            return Ok(Matrix::builder().open(&self.name)?);
+    fn open(&self, by_name: bool, tally: &Tally) -> Result<Matrix> {
+        let begin = Instant::now();
+        loop {
+            let opened = match by_name {
+                true => Matrix::builder().open(&self.name),
+                false => Matrix::builder().attach(self.fd.try_clone()?),
+            };
+            match opened {
+                Err(OpenError::Matrix(Error::TooManyParticipants { .. }))
+                    if begin.elapsed() < OPEN_PATIENCE =>
+                {
+                    // A failure of the run; but the run shall show whether there are others.
+                    tally.turned_away.fetch_add(1, Relaxed);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                other => return Ok(other?),
+            }
         }
-        Ok(Matrix::builder().attach(self.fd.try_clone()?)?)
     }
 }
 
@@ -170,6 +185,8 @@ struct Crew<'a> {
     born: u32,
     kills: u64,
     stops: u64,
+    /// Participants seen at once, at most; the dead count until they are recovered.
+    crowd: usize,
     /// Stopped children, by their place, and the event at which they go on.
     asleep: Vec<(usize, u64)>,
 }
@@ -221,10 +238,21 @@ impl Storm<'_> {
         let corrupted = self.sum(|t| &t.corrupted);
         findings.demand(corrupted == 0, || format!("{corrupted} payloads were overwritten"));
 
+        let turned_away = self.sum(|t| &t.turned_away);
+        findings.demand(turned_away == 0, || {
+            let alive = 2 * self.args.processes + 1;
+            format!("{turned_away} times no slot was free, with at most {alive} processes alive")
+        });
+
         let (operations, refused) = (self.sum(|t| &t.operations), self.sum(|t| &t.refused));
         println!("kills {}, stops {}, seconds {seconds:.1}", crew.kills, crew.stops);
         println!("operations {operations}, refused {refused}");
         println!("blocks recovered {recovered}, given away to nobody {orphans}");
+        let (deferred, busy) = (self.sum(|t| &t.deferred), self.sum(|t| &t.busy));
+        println!(
+            "recoveries deferred {deferred}, busy {busy}; at most {} participants",
+            crew.crowd
+        );
         for finding in &findings.0 {
             println!("FAILED: {finding}");
         }
@@ -250,8 +278,8 @@ impl Storm<'_> {
                 worker.step().context("the parent")?;
             }
             if event % RECOVER_EVERY == 0 {
-                let recovered = product::recover(&self.segment.matrix);
-                own.recovered.fetch_add(recovered.blocks, Relaxed);
+                own.recover(&self.segment.matrix);
+                crew.crowd = crew.crowd.max(product::participants(&self.segment.matrix));
             }
             bar.set_position(begin.elapsed().as_secs());
         }
@@ -263,9 +291,9 @@ impl Storm<'_> {
     fn live(&self, place: usize, number: u32) -> Result<()> {
         // SAFETY: changes nothing but this process's priority: the parent must come in time.
         unsafe { nix::libc::nice(BELOW_PARENT) };
-        let matrix = self.segment.open(number.is_multiple_of(2)).context("open")?;
         let tally = self.tally(place);
-        tally.recovered.fetch_add(product::recover(&matrix).blocks, Relaxed);
+        let matrix = self.segment.open(number.is_multiple_of(2), tally).context("open")?;
+        tally.recover(&matrix);
         let work = |thread: u32| {
             let number = number * self.args.threads + thread + 1;
             let seed = mix(self.seed, number.into());
@@ -291,7 +319,7 @@ impl<'a> Crew<'a> {
     fn new(storm: &'a Storm<'a>) -> Self {
         let rng = fastrand::Rng::with_seed(mix(storm.seed, u64::MAX));
         let (pids, dying, asleep) = (Vec::new(), VecDeque::new(), Vec::new());
-        Self { storm, rng, pids, dying, born: 0, kills: 0, stops: 0, asleep }
+        Self { storm, rng, pids, dying, born: 0, kills: 0, stops: 0, crowd: 0, asleep }
     }
 
     fn start(&mut self, place: usize) -> Result<()> {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use fastrand::Rng;
 
 use crate::pattern;
+use crate::product;
 
 /// A worker frees a block rather than hold more than this many.
 const LIVE_MAX: usize = 200;
@@ -26,6 +27,22 @@ pub struct Tally {
     pub corrupted: AtomicU64,
     /// Blocks that this process recovered.
     pub recovered: AtomicU64,
+    /// Recoveries that had to leave something to a later one.
+    pub deferred: AtomicU64,
+    /// Recoveries that did nothing because another process recovered.
+    pub busy: AtomicU64,
+    /// Times that this process could not become a participant.
+    pub turned_away: AtomicU64,
+}
+
+impl Tally {
+    /// Recovers what the dead left, and counts it.
+    pub fn recover(&self, matrix: &Matrix) {
+        let recovered = product::recover(matrix);
+        self.recovered.fetch_add(recovered.blocks, Relaxed);
+        self.deferred.fetch_add(u64::from(recovered.deferred > 0), Relaxed);
+        self.busy.fetch_add(u64::from(recovered.busy), Relaxed);
+    }
 }
 
 /// One thread's work.
