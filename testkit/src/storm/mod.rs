@@ -239,7 +239,8 @@ impl Storm<'_> {
         findings.demand(corrupted == 0, || format!("{corrupted} payloads were overwritten"));
 
         let turned_away = self.sum(|t| &t.turned_away);
-        findings.demand(turned_away == 0, || {
+        // Not what the check of the check is about.
+        findings.demand(turned_away == 0 || self.args.self_test, || {
             let alive = 2 * self.args.processes + 1;
             format!("{turned_away} times no slot was free, with at most {alive} processes alive")
         });
