@@ -26,7 +26,7 @@ const EVERY_MAX: u64 = 5_000;
 /// What to kill, and where.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Args {
-    /// Kill at every instruction of every operation of up to 5000, in place of a selection
+    /// All operations, and those of up to 5000 instructions at every one, in place of a selection
     #[arg(long, conflicts_with = "at")]
     pub all: bool,
     /// Only the operations whose name contains this, as `small/`; `--list` has them all
@@ -66,7 +66,11 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let cores = || thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.unwrap_or_else(cores).clamp(1, ops.len());
     let mut total = match args.part {
-        Some(part) => return Ok(run_part(ops.iter().skip(part).step_by(jobs), args)),
+        Some(part) => {
+            // Whoever started this one may be interrupted.
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+            return Ok(run_part(ops.iter().skip(part).step_by(jobs), args));
+        }
         None => {
             println!("seed {}", args.seed);
             println!("{}", row(["operation", "steps", "changes", "tried", "covered", "failed"]));
@@ -84,7 +88,7 @@ fn chosen(args: &Args) -> Vec<Op> {
     let is_chosen = |op: &Op| match &args.op {
         Some(name) if args.at.is_some() => op.name == *name,
         Some(name) => op.name.contains(name.as_str()),
-        None => true,
+        None => args.all || args.list || !op.thorough,
     };
     let mut ops = ops::all();
     if !args.self_test {
@@ -98,8 +102,9 @@ fn chosen(args: &Args) -> Vec<Op> {
 fn run_part<'a>(ops: impl Iterator<Item = &'a Op>, args: &Args) -> Verdict {
     let mut total = Verdict::default();
     for op in ops {
-        let Paired { swept, beside_max } = run_one(op, args);
-        report(op, &swept, beside_max, args.self_test);
+        let paired = run_one(op, args);
+        report(op, &paired, args.self_test);
+        let swept = paired.swept;
         total.points += swept.covered;
         total.blocks += swept.blocks;
         total.failures += swept.failures.len() as u64;
@@ -181,23 +186,26 @@ fn run_one(op: &Op, args: &Args) -> Paired {
     let done = match op.beside {
         Some(_) => pair::sleep(op, reach, args.seed),
         None => {
-            sweep::sweep(op, reach, care, args.seed).map(|swept| Paired { swept, beside_max: 0 })
+            let swept = sweep::sweep(op, reach, care, args.seed);
+            swept.map(|swept| Paired { swept, ..Paired::default() })
         }
     };
     done.unwrap_or_else(|error| {
         let failures = vec![Failure { at: 0, seen: format!("it does not work: {error:#}") }];
-        Paired { swept: Swept { failures, ..Swept::default() }, beside_max: 0 }
+        Paired { swept: Swept { failures, ..Swept::default() }, ..Paired::default() }
     })
 }
 
-fn report(op: &Op, swept: &Swept, beside_max: u64, quiet: bool) {
-    let Swept { steps, changes, kills, covered, failures, .. } = swept;
+fn report(op: &Op, paired: &Paired, quiet: bool) {
+    let Swept { steps, changes, kills, covered, failures, .. } = &paired.swept;
     let failed = failures.len() as u64;
     let [steps, changes, kills, covered, failed] =
         [*steps, *changes, *kills, *covered, failed].map(|number| number.to_string());
     println!("{}", row([&op.name, &steps, &changes, &kills, &covered, &failed]));
-    if beside_max > 0 {
-        println!("  beside it: at most {beside_max} steps");
+    if op.beside.is_some() {
+        let Paired { beside_max, deferred, busy, .. } = paired;
+        print!("  beside it at most {beside_max} steps; ");
+        println!("recovery left something for later {deferred} times, was at work {busy} times");
     }
     if quiet {
         return;

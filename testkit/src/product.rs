@@ -2,6 +2,7 @@
 //! back what the dead left.
 
 use am_matrix::Matrix;
+use anyhow::{Result, ensure};
 
 /// What one call of recovery did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,20 +18,29 @@ pub struct Recovered {
 }
 
 /// Returns to the sectors what dead participants left.
-pub fn recover(_matrix: &Matrix) -> Recovered {
-    Recovered::default()
+pub fn recover(matrix: &Matrix) -> Recovered {
+    let recovery = matrix.recover();
+    Recovered {
+        blocks: recovery.blocks,
+        bytes: recovery.bytes,
+        deferred: recovery.deferred,
+        busy: recovery.busy,
+    }
 }
 
 /// Returns how many participants the segment knows.
 #[must_use]
-pub fn participants(_matrix: &Matrix) -> usize {
-    0
+pub fn participants(matrix: &Matrix) -> usize {
+    matrix.participants().len()
 }
 
-/// Checks that nobody but the owner of this handle takes part.
+/// Checks that nobody but the owner of this handle takes part, dead or alive.
 ///
 /// # Errors
-/// How many others there are.
-pub fn alone(_matrix: &Matrix) -> anyhow::Result<()> {
+/// Who else does.
+pub fn alone(matrix: &Matrix) -> Result<()> {
+    let mut others = matrix.participants();
+    others.retain(|participant| !participant.own);
+    ensure!(others.is_empty(), "others take part: {others:?}");
     Ok(())
 }
