@@ -83,6 +83,8 @@ pub struct Op {
     pub named: bool,
     /// The index's hints are cleared before.
     pub spoiled: bool,
+    /// The actor's thread finds no lane of its own, and shares one.
+    pub crowded: bool,
     /// No block of two granules may be free before recovery.
     pub full: bool,
     /// What the survivor does meanwhile.
@@ -108,6 +110,7 @@ impl Op {
             strays: 0,
             named: false,
             spoiled: false,
+            crowded: false,
             full: layout.starts_with('|'),
             meanwhile: None,
             victim: None,
@@ -221,7 +224,7 @@ fn beside_the_dead(shape: Shape, pairs: &mut Vec<Op>) {
             dead("drop-recover-dead", beside, drop_first, recover, victim),
             dead("carve-recover-dead", "C3 S2", carve_held, recover, victim),
             dead("recover-drop", around, recover, drop_first, victim),
-            dead("recover-recover", around, recover, recover, victim).thorough_if(true),
+            dead("recover-recover", "S2 F3 C4 F5 S2", recover, recover, victim).thorough_if(true),
         ];
         pairs.extend(rows.map(|op| Op { thorough: op.thorough || thorough, ..op }));
     }
@@ -235,6 +238,8 @@ fn beside_the_dead(shape: Shape, pairs: &mut Vec<Op>) {
             dead("told-by-carver-in-recovery", "S2", recover, carve_held, victim).thorough_if(true),
         ]);
     }
+    let crowded = dead("crowded-drop-recover", beside, drop_first, recover, (drop_first, 40));
+    pairs.push(Op { crowded: true, ..crowded });
     for part in [25, 35] {
         let victim = (drop_first as Act, part);
         pairs.push(dead("told-by-absorber", "S2 C3 F4 S2", carve_held, recover, victim));
@@ -310,6 +315,17 @@ fn threads(shape: Shape, ops: &mut Vec<Op>) {
         Op::new("first-ack", shape, "S2 A3 F4 S2", first_ack).fate(Fate::Consumed),
         Op::new("thread-exit", shape, "S2", thread_exit),
     ]);
+    for (name, layout, act) in [
+        ("carve", "S2", carve_held as Act),
+        ("drop", "S2 F4 A3 F5 S2", drop_first),
+        ("allocate-many", "S2", allocate_many),
+        ("free-many", "S2 A3 A4 A2 S2 F3 A2 A3 F4 S2", free_many),
+        ("shrink", "S2 A5 S2", shrink),
+        ("grow", "S2 A3 F4 S2", grow),
+    ] {
+        let op = Op::new(&format!("crowded-{name}"), shape, layout, act);
+        ops.push(Op { crowded: true, ..op });
+    }
 }
 
 fn recoveries(shape: Shape, ops: &mut Vec<Op>) {

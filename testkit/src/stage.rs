@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use am_layout::ROSTER_AT_BYTES;
+use am_layout::roster::{ROSTER_WORDS, Roster};
 use anyhow::{Context, Result, bail, ensure};
 use atomic_matrix::{Block, Geometry, Matrix, Offset, SectorId};
 use std::os::fd::AsFd;
@@ -11,6 +13,8 @@ use crate::pattern;
 
 /// Bytes of a block's header.
 const HEADER_BYTES: usize = 32;
+/// Lanes that no thread claims.
+const LANES_FOR_RECOVERY: usize = 8;
 
 /// What segment an operation works in. But for `Three`, requests of any size go to its one sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,6 +240,25 @@ impl<'m> Stage<'m> {
         // SAFETY: these bytes are used as words only.
         let words = unsafe { self.matrix.mapping().words(at, count) };
         words.context("no index there")?.iter().for_each(|word| word.store(0));
+        Ok(())
+    }
+
+    /// Takes, in the survivor's name, every lane that a thread could claim, but one. Whoever attaches
+    /// next takes that one for all its threads together, and they find none of their own.
+    ///
+    /// # Errors
+    /// The roster lies outside of the mapping.
+    pub fn crowd(&self) -> Result<()> {
+        // SAFETY: these bytes are used as words only.
+        let words = unsafe { self.matrix.mapping().words(ROSTER_AT_BYTES as usize, ROSTER_WORDS) };
+        let roster = words.and_then(Roster::new).context("no roster there")?;
+        let own = self.matrix.participants().into_iter().find(|participant| participant.own);
+        let owner = own.context("the survivor takes no part")?.slot + 1;
+        for lane in roster.lanes().skip(LANES_FOR_RECOVERY) {
+            let _ = lane.claim(owner);
+        }
+        let last = roster.lanes().filter(|lane| lane.owner() == owner).last();
+        last.context("the survivor has no lane")?.release();
         Ok(())
     }
 

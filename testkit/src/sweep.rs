@@ -276,6 +276,9 @@ impl Ground {
             _ => op.act,
         };
         let name = self.name.as_ref().map(Name::text);
+        if let Some(stage) = stage.filter(|_| op.crowded) {
+            stage.crowd()?;
+        }
         Stepper::start(|mark| act(&Actor { shape: op.shape, stage, name, number, mark }))
     }
 
