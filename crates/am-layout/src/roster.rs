@@ -1,5 +1,7 @@
 //! The roster: who uses the segment, and what each thread is about to do.
 //!
+//! The first line says how many lanes were ever in use, so that nobody looks at the others.
+//!
 //! * A **slot** stands for one participant, an attachment that some process made. Its state word
 //!   says whether it is taken, and how often it was; whether its holder still lives, the kernel
 //!   knows: a living holder has a lock on the byte of the segment's file where the state lies.
@@ -40,8 +42,10 @@ pub const LINE_WORDS: usize = 16;
 /// Words of a slot, and of a lane.
 #[cfg(loom)]
 pub const LINE_WORDS: usize = 8;
-/// Words of the roster: the slots, then the lanes.
-pub const ROSTER_WORDS: usize = (SLOTS + LANES) * LINE_WORDS;
+/// Words of the roster: a line of its own, the slots, the lanes.
+pub const ROSTER_WORDS: usize = (1 + SLOTS + LANES) * LINE_WORDS;
+/// Word of the first slot's state.
+pub const SLOTS_AT: usize = LINE_WORDS;
 
 /// Owner of the lane of whoever recovers.
 pub const RECOVERER: u32 = 0x7fff_ffff;
@@ -58,6 +62,8 @@ const _: () = assert!(INTENTS + 2 * SECTORS <= LINE_WORDS);
 /// The roster of a segment: a view over its words.
 #[derive(Clone, Copy, Debug)]
 pub struct Roster<'a> {
+    /// How many lanes were ever in use; those behind have told nothing yet.
+    lanes_used: &'a Word,
     slots: &'a [Word],
     lanes: &'a [Word],
 }
@@ -94,8 +100,9 @@ impl<'a> Roster<'a> {
     /// Looks at `words` as a roster; `None` when there are too few for a slot and a lane.
     #[must_use]
     pub fn new(words: &'a [Word]) -> Option<Self> {
-        let (slots, lanes) = words.split_at_checked(SLOTS * LINE_WORDS)?;
-        (lanes.len() >= LINE_WORDS).then_some(Self { slots, lanes })
+        let (own, rest) = words.split_at_checked(SLOTS_AT)?;
+        let (slots, lanes) = rest.split_at_checked(SLOTS * LINE_WORDS)?;
+        (lanes.len() >= LINE_WORDS).then_some(Self { lanes_used: &own[0], slots, lanes })
     }
 
     /// Returns the slot of that number.
@@ -109,9 +116,32 @@ impl<'a> Roster<'a> {
         self.slots.chunks_exact(LINE_WORDS).map(Slot)
     }
 
-    /// Every lane.
+    /// Every lane that was ever in use.
     pub fn lanes(&self) -> impl Iterator<Item = RosterLane<'a>> + use<'a> {
-        self.lanes.chunks_exact(LINE_WORDS).map(RosterLane)
+        let used = self.lanes_used.load() as usize;
+        self.lanes.chunks_exact(LINE_WORDS).take(used).map(RosterLane)
+    }
+
+    /// Takes the first lane at or behind number `from` that nobody has.
+    #[must_use]
+    pub fn claim(&self, from: usize, owner: u32) -> Option<RosterLane<'a>> {
+        let lanes = self.lanes.chunks_exact(LINE_WORDS).map(RosterLane).enumerate();
+        for (number, lane) in lanes.skip(from) {
+            // Before the lane tells anything, so that whoever looks, looks at it too. Bounded: it
+            // only ever grows.
+            let used = number as u32 + 1;
+            let mut seen = self.lanes_used.load();
+            while seen < used {
+                match self.lanes_used.cas(seen, used) {
+                    Ok(()) => break,
+                    Err(other) => seen = other,
+                }
+            }
+            if lane.claim(owner) {
+                return Some(lane);
+            }
+        }
+        None
     }
 }
 
@@ -160,8 +190,7 @@ impl<'a> RosterLane<'a> {
     }
 
     /// Takes the lane if nobody has it; tells whether it did.
-    #[must_use]
-    pub fn claim(&self, owner: u32) -> bool {
+    fn claim(&self, owner: u32) -> bool {
         self.0[OWNER].load() == 0 && self.0[OWNER].cas(0, owner).is_ok()
     }
 
@@ -273,8 +302,10 @@ mod tests {
     fn lane_is_claimed_once_until_it_is_released() {
         let words = words();
         let roster = Roster::new(&words).unwrap();
-        let lane = roster.lanes().next().unwrap();
-        assert!(lane.claim(3) && !lane.claim(4));
+        assert_eq!(roster.lanes().count(), 0);
+        let lane = roster.claim(2, 3).unwrap();
+        assert_eq!(roster.lanes().count(), 3);
+        assert!(!lane.claim(4));
         lane.intent(1).at.store(10);
         lane.intent(1).end.store(12);
         assert_eq!(lane.told(1), (3, Told::Range(10, 12)));
@@ -287,8 +318,7 @@ mod tests {
     #[test]
     fn lane_that_is_shared_tells_of_anything_while_somebody_operates() {
         let words = words();
-        let lane = Roster::new(&words).unwrap().lanes().last().unwrap();
-        assert!(lane.claim(3 | SHARED));
+        let lane = Roster::new(&words).unwrap().claim(LANES - 1, 3 | SHARED).unwrap();
         assert_eq!(lane.told(0), (3 | SHARED, Told::Nothing));
         lane.intent(0).at.increment_full();
         assert_eq!(lane.told(0), (3 | SHARED, Told::Anything));

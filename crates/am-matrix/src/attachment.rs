@@ -6,7 +6,7 @@ use crate::lanes::Lanes;
 use crate::liveness::Liveness;
 use am_layout::ROSTER_AT_BYTES;
 use am_layout::roster::{
-    LANES, LINE_WORDS, ROSTER_WORDS, Roster, RosterLane, SHARED, SLOTS, SlotState,
+    LANES, LINE_WORDS, ROSTER_WORDS, Roster, RosterLane, SHARED, SLOTS, SLOTS_AT, SlotState,
 };
 use crossbeam_utils::CachePadded;
 use std::io;
@@ -48,7 +48,7 @@ impl Attachment {
         let roster = unsafe { std::mem::transmute::<Roster<'_>, Roster<'static>>(roster) };
         let (slot, state) = claim_slot(&roster, &*liveness)?;
         let owner = owner(slot) | SHARED;
-        let Some(shared) = roster.lanes().skip(LANES_FOR_RECOVERY).find(|l| l.claim(owner)) else {
+        let Some(shared) = roster.claim(LANES_FOR_RECOVERY, owner) else {
             leave(&roster, slot, state);
             return Err(Error::TooManyThreads { maximum: LANES as u32 });
         };
@@ -99,8 +99,7 @@ impl Attachment {
 
     /// Claims a lane for the calling thread; `None` when all are taken.
     pub(crate) fn claim_lane(&self) -> Option<(RosterLane<'static>, Arc<CachePadded<Lanes>>)> {
-        let owner = self.owner();
-        let lane = self.roster.lanes().skip(LANES_FOR_RECOVERY).find(|lane| lane.claim(owner))?;
+        let lane = self.roster.claim(LANES_FOR_RECOVERY, self.owner())?;
         let lanes = Arc::new(Lanes::of(lane));
         self.threads().push(lanes.clone());
         Some((lane, lanes))
@@ -157,7 +156,7 @@ pub(crate) const fn owner(slot: usize) -> u32 {
 
 /// The byte of the segment whose lock says that the slot's holder lives.
 pub(crate) const fn lock_byte(slot: usize) -> u64 {
-    ROSTER_AT_BYTES + (slot * LINE_WORDS * 4) as u64
+    ROSTER_AT_BYTES + ((SLOTS_AT + slot * LINE_WORDS) * 4) as u64
 }
 
 /// The roster of an arena that was formatted.

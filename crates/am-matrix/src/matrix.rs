@@ -7,6 +7,7 @@ use crate::error::{Error, SectorId};
 use crate::lanes::{self, Lanes};
 use crate::liveness::{Immortal, Liveness};
 use crate::recovery::recover_first;
+use am_layout::roster::Roster;
 use am_layout::{
     BadGeometry, CONTROL_AT_BYTES, CONTROL_WORDS, Geometry, OFFSET_UNIT_BYTES, Offset,
     SECTOR_ALIGN_BYTES, SECTORS, SectorGeometry, State,
@@ -16,6 +17,12 @@ use am_tlsf::{Index, IndexShape, Lane, Sector};
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Looks for a free slot before attaching fails, when all are taken.
+const ROOM_TRIES: u32 = 100;
+/// Pause between two of them.
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where a request goes when its sector has no block for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,7 +108,7 @@ impl Matrix {
     pub fn attach_with(arena: Arena, liveness: Box<dyn Liveness>) -> Result<Self, Error> {
         let geometry = read_geometry(&arena)?;
         let roster = attachment::roster(&arena)?;
-        recover_first(&parts(&arena, &geometry, 0)?, roster, &*liveness);
+        await_room(&parts(&arena, &geometry, 0)?, roster, &*liveness);
         let attachment = Arc::new(Attachment::new(arena, liveness)?);
         let views = parts(attachment.arena(), &geometry, attachment.owner())?;
         let mut starts = [u32::MAX; SECTORS];
@@ -386,6 +393,19 @@ impl Drop for Inner {
         if self.attachment.is_ours() && self.attachment.held() != 0 {
             Matrix::give_back_forgotten(&self.parts, &self.attachment);
         }
+    }
+}
+
+/// Recovers, so that there is a slot; if the dead have them all and somebody else recovers, waits for
+/// that, for a while.
+fn await_room(parts: &[Option<Part<'_>>; SECTORS], roster: Roster<'_>, liveness: &dyn Liveness) {
+    let full = || roster.slots().all(|slot| slot.state().is_taken());
+    for _ in 0..ROOM_TRIES {
+        recover_first(parts, roster, liveness);
+        if !full() {
+            return;
+        }
+        std::thread::sleep(ROOM_PAUSE);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::liveness::Liveness;
 use crate::matrix::{Matrix, Part};
 use am_layout::roster::{LANES, RECOVERER, Roster, RosterLane, SHARED, SLOTS, SlotState, Told};
 use am_layout::{GUARD_BYTES, SECTORS, Seen, State};
-use am_ripple::{Recoverer, Returned};
+use am_ripple::{Found, Recoverer};
 use am_tlsf::{Headers, Lane};
 use std::sync::atomic::Ordering::{AcqRel, Release};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -226,17 +226,22 @@ impl<'f> Field<'f> {
             owner == RECOVERER || dead.iter().any(|&(slot, _)| self::owner(slot) == owner)
         };
         let mine = self.claim_lane(is_dead)?;
+        let mut deferred = Vec::new();
         for part in self.parts.iter().flatten() {
             let lane = Lane::telling(mine.intent(part.id as usize));
             let bytes = |len: u32| u64::from(len) << part.geometry.granule_shift;
             let sector = part.id as usize;
             let recoverer = Recoverer::new(&part.sector, &lane, self.roster, sector, is_dead);
-            recovery.deferred += recoverer.recover(|returned| match returned {
-                Returned::Held { len, .. } => {
+            recoverer.recover(|found| match found {
+                Found::Deferred { owner } => {
+                    recovery.deferred += 1;
+                    deferred.push(owner & !SHARED);
+                }
+                Found::Held { len, .. } => {
                     recovery.blocks += 1;
                     recovery.bytes += bytes(len);
                 }
-                Returned::Limbo { at, len } => {
+                Found::Limbo { at, len } => {
                     recovery.bytes += bytes(len);
                     recovery.limbo.push(Limbo {
                         sector: part.id,
@@ -246,35 +251,34 @@ impl<'f> Field<'f> {
                 }
             });
         }
-        if recovery.deferred == 0 {
-            self.bury(dead);
-        } else {
-            mine.release();
-        }
+        mine.release();
+        self.bury(dead, &deferred);
         Some(recovery)
     }
 
     /// A lane to recover from. Threads leave the first ones to recoverers; if dead recoverers left
     /// all of them in use, a lane that some dead thread left idle will do.
     fn claim_lane(&self, is_dead: impl Fn(u32) -> bool) -> Option<RosterLane<'f>> {
-        if let Some(lane) = self.roster.lanes().find(|lane| lane.claim(RECOVERER)) {
+        if let Some(lane) = self.roster.claim(0, RECOVERER) {
             return Some(lane);
         }
         let idle = |lane: &RosterLane<'_>| {
             is_dead(lane.owner()) && (0..SECTORS).all(|s| lane.told(s).1 == Told::Nothing)
         };
-        let lane = self.roster.lanes().find(idle)?;
-        lane.release();
-        lane.claim(RECOVERER).then_some(lane)
+        self.roster.lanes().find(idle)?.release();
+        self.roster.claim(0, RECOVERER)
     }
 
-    /// Gives the slots and lanes of the dead to whoever comes next.
-    fn bury(&self, dead: &[(usize, SlotState)]) {
-        for &(slot, state) in dead {
+    /// Gives the slots and lanes of the dead to whoever comes next, but for those of whom something is
+    /// left.
+    fn bury(&self, dead: &[(usize, SlotState)], deferred: &[u32]) {
+        for &(slot, state) in dead.iter().filter(|&&(slot, _)| !deferred.contains(&owner(slot))) {
             leave(&self.roster, slot, state);
         }
-        for lane in self.roster.lanes().filter(|lane| lane.owner() == RECOVERER) {
-            lane.release();
+        if !deferred.contains(&RECOVERER) {
+            for lane in self.roster.lanes().filter(|lane| lane.owner() == RECOVERER) {
+                lane.release();
+            }
         }
     }
 }

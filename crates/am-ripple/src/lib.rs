@@ -58,4 +58,4 @@ pub use ack::{WrongState, ack, format, give, grow, shrink, take};
 pub use am_tlsf::{Carved, Headers, Lane, Sector, Want};
 pub use bulk::{ack_many, split};
 pub use heal::{NoBlock, allocate, repair};
-pub use recover::{Recoverer, Returned};
+pub use recover::{Found, Recoverer};

@@ -23,24 +23,34 @@ use am_layout::{Event, INTERIOR, Seen, State, head};
 use am_tlsf::{Headers, Lane, Sector};
 
 /// Looks at one suspect before it is left to a later recovery.
+#[cfg(not(loom))]
 const LOOKS_MAX: u32 = 16;
+#[cfg(loom)]
+const LOOKS_MAX: u32 = 2;
+/// Lengths of the sector that the dead's intents may add up to, in one recovery.
+const RANGES_MAX: u64 = 8;
 
-/// Something of the dead's that was given back.
+/// Something of the dead's that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Returned {
-    /// Granules that an operation which never ended had in hand.
+pub enum Found {
+    /// Granules that an operation which never ended had in hand went back.
     Limbo {
         /// First granule.
         at: u32,
         /// Length in granules.
         len: u32,
     },
-    /// A block that a guard held.
+    /// A block that a guard held went back.
     Held {
         /// Granule of the head.
         at: u32,
         /// Length in granules.
         len: u32,
+    },
+    /// A range was left to a later recovery: a living thread may be concerned by it.
+    Deferred {
+        /// Whose it was, as lanes and headers name owners.
+        owner: u32,
     },
 }
 
@@ -85,11 +95,20 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
 
     /// Gives back everything that dead owners left in the sector, and repairs hints.
     ///
-    /// `found` is told of each range. Returns how many ranges had to be left to a later recovery,
-    /// because living threads were at work on them; 0 means that nothing is left. Lock-free, bounded:
-    /// a walk over the sector, and two looks at the roster per range found.
-    pub fn recover(&self, mut found: impl FnMut(Returned)) -> u32 {
-        let mut left = 0;
+    /// `found` is told of each range that went back, and of each that had to be left to a later
+    /// recovery, because a living thread may be concerned by it. Owners of whom nothing is left are
+    /// done with, in this sector. Lock-free, bounded: a walk over the sector, and two looks at the
+    /// roster per range found.
+    pub fn recover(&self, mut found: impl FnMut(Found)) {
+        self.collect_limbo(&mut found);
+        self.sweep(&mut found);
+    }
+
+    /// The first half of [`recover`](Self::recover): what the dead's intents tell of.
+    pub fn collect_limbo(&self, found: &mut (impl FnMut(Found) + ?Sized)) {
+        // Each intent is followed through its whole range. Where the dead's intents overlap more than
+        // they do by themselves, somebody scribbled, and the rest waits.
+        let mut budget = RANGES_MAX * u64::from(self.sector.len());
         for lane in self.roster.lanes() {
             let (owner, told) = lane.told(self.number);
             if !(self.dead)(owner) {
@@ -100,18 +119,26 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
                 Told::Range(at, end) => (at, end.min(self.sector.len())),
                 Told::Anything => (0, self.sector.len()),
             };
-            match self.collect(at, end, &mut found) {
+            let len = u64::from(end.saturating_sub(at));
+            if len > budget {
+                found(Found::Deferred { owner });
+            } else if self.collect(owner, at, end, found) {
                 // Nothing of it is in limbo any more, so it need not be looked at again.
-                0 => lane.forget(self.number),
-                more => left += more,
+                lane.forget(self.number);
             }
+            budget = budget.saturating_sub(len);
         }
-        left + self.sweep(&mut found)
     }
 
-    /// Looks for limbo in `[at, end)` and gives back what is nobody's.
-    fn collect(&self, at: u32, end: u32, found: &mut impl FnMut(Returned)) -> u32 {
-        let mut left = 0;
+    /// Looks for limbo in `[at, end)` and gives back what is nobody's; tells whether none is left.
+    fn collect(
+        &self,
+        owner: u32,
+        at: u32,
+        end: u32,
+        found: &mut (impl FnMut(Found) + ?Sized),
+    ) -> bool {
+        let mut all = true;
         let mut place = at;
         // Bounded: every piece ends behind where it begins.
         while place < end {
@@ -122,24 +149,23 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
                 }
             };
             if let Some(range) = range {
-                left += u32::from(self.settle(range, found).is_err());
+                all &= self.settle(owner, range, found);
             }
             place = next.max(place + 1);
         }
-        left
+        all
     }
 
-    /// Walks the sector: gives back blocks that the dead held, lets unmerged neighbours merge, and
-    /// repairs hints, which the dead may have left behind.
-    fn sweep(&self, found: &mut impl FnMut(Returned)) -> u32 {
-        let mut left = 0;
+    /// The second half of [`recover`](Self::recover): walks the sector, gives back blocks that the dead
+    /// held, lets unmerged neighbours merge, and repairs hints.
+    pub fn sweep(&self, found: &mut (impl FnMut(Found) + ?Sized)) {
         let mut at = 0;
         while at < self.sector.len() {
             let len = match self.sector.seen_at(at) {
                 Seen::Head(State::Held, len) => {
-                    if (self.dead)(self.sector.headers.owner(at)) {
-                        let range = Range { head: at, len };
-                        left += u32::from(self.settle(range, found).is_err());
+                    let owner = self.sector.headers.owner(at);
+                    if (self.dead)(owner) {
+                        self.settle(owner, Range { head: at, len }, found);
                     }
                     len
                 }
@@ -149,24 +175,29 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
             at = at.saturating_add(len.max(1));
         }
         crate::heal::repair(self.sector, self.lane);
-        left
     }
 
-    /// Gives back what is nobody's in `range`, piece by piece.
-    fn settle(&self, range: Range, found: &mut impl FnMut(Returned)) -> Result<(), Disturbed> {
+    /// Gives back what is nobody's in `range`, piece by piece; tells whether nothing is left.
+    fn settle(&self, owner: u32, range: Range, found: &mut (impl FnMut(Found) + ?Sized)) -> bool {
         let mut disturbed = 0;
         // A piece that was given back is nobody's no more, and there are no more than granules.
         for _ in 0..LOOKS_MAX.saturating_add(range.len) {
             match self.prove(range) {
-                Ok(None) => return Ok(()),
-                Ok(Some(piece)) if self.give_back(piece, found) => {}
-                _ => disturbed += 1,
+                Ok(None) => return true,
+                Ok(Some(piece)) => match self.give_back(piece, found) {
+                    // All of it: no need to prove that nothing is left.
+                    Some(back) if back == range => return true,
+                    Some(_) => {}
+                    None => disturbed += 1,
+                },
+                Err(Disturbed) => disturbed += 1,
             }
             if disturbed == LOOKS_MAX {
                 break;
             }
         }
-        Err(Disturbed)
+        found(Found::Deferred { owner });
+        false
     }
 
     /// The first piece in `range` that is nobody's, proven; `None` when there is none.
@@ -247,12 +278,14 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
         }
     }
 
-    /// Takes a piece that is nobody's, and lets it flow. False when it is not what was seen.
-    fn give_back(&self, piece: Piece, found: &mut impl FnMut(Returned)) -> bool {
-        let Range { head: at, len } = match piece {
-            Piece::Block { .. } => return false,
+    /// Takes a piece that is nobody's, lets it flow, and returns it; `None` when it is not what was
+    /// seen.
+    fn give_back(&self, piece: Piece, found: &mut (impl FnMut(Found) + ?Sized)) -> Option<Range> {
+        let range = match piece {
+            Piece::Block { .. } => return None,
             Piece::Orphan { range, .. } | Piece::Gap { range, .. } => range,
         };
+        let Range { head: at, len } = range;
         self.lane.begin(at, at + len);
         match piece {
             Piece::Block { .. } => {}
@@ -260,21 +293,17 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
                 if let Some(left) = left {
                     self.sector.headers.set_left(at, left);
                 }
-                found(Returned::Limbo { at, len });
+                found(Found::Limbo { at, len });
             }
             Piece::Orphan { word, .. } => {
                 // Acquire (E2): sees what the dead wrote. One recoverer is at work, so this fails
                 // only when somebody scribbled.
                 if self.sector.word(at).cas_full(word, head(State::Acked, len)).is_err() {
                     self.lane.abandon();
-                    return false;
+                    return None;
                 }
                 let was_held = word == head(State::Held, len);
-                found(if was_held {
-                    Returned::Held { at, len }
-                } else {
-                    Returned::Limbo { at, len }
-                });
+                found(if was_held { Found::Held { at, len } } else { Found::Limbo { at, len } });
             }
         }
         // A split that never ended leaves heads inside a held block.
@@ -284,7 +313,7 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
             }
         }
         self.sector.count(Event::Recovered);
-        give_back(self.sector, self.lane, Range { head: at, len });
-        true
+        give_back(self.sector, self.lane, range);
+        Some(range)
     }
 }

@@ -87,12 +87,6 @@ impl Builder {
         self
     }
 
-    /// Sets the permission bits of the file, exactly, whatever the umask. Default `0o600`.
-    pub fn mode(mut self, mode: u32) -> Self {
-        self.options.mode = mode;
-        self
-    }
-
     /// Allocates every page when the segment is made, so that a full file system is an error then
     /// and not a `SIGBUS` at some later write. Default off.
     pub fn reserve(mut self, reserve: bool) -> Self {
@@ -119,10 +113,18 @@ impl Builder {
         self
     }
 
-    /// Also opens a segment that another user owns. Such a user can scribble on it or cut it short
-    /// at any time; see the trust section of the crate's documentation. Default off.
-    pub fn any_owner(mut self, any_owner: bool) -> Self {
-        self.options.any_owner = any_owner;
+    /// Lets processes of other users take part: sets the permission bits of the file, exactly,
+    /// whatever the umask, and also opens a segment that another user owns. Without it a segment is
+    /// made with `0o600`, and one of another user is refused.
+    ///
+    /// # Safety
+    /// Every process that may open the segment writes to it by this library only, and does not cut
+    /// its file short. One that does otherwise can change the bytes under a guard in this process,
+    /// make two guards show the same bytes, or end this process by a `SIGBUS`; see the trust section
+    /// of the crate's documentation. Processes of one's own user can do all that anyway.
+    pub unsafe fn trust_peers(mut self, mode: u32) -> Self {
+        self.options.mode = mode;
+        self.options.any_owner = true;
         self
     }
 

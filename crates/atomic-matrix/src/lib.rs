@@ -25,15 +25,40 @@
 //!   geometry), [`am_tlsf`] (search and carve), [`am_ripple`] (ack and merge), [`am_shm`]
 //!   (segments), [`am_matrix`] (the allocator over any arena).
 //!
+//! # Death
+//!
+//! Every open handle is a [`Participant`]. When its process dies, at whatever instruction, everything
+//! that a clean exit would have dropped is given back by whoever notices: the next one that opens the
+//! segment, an allocation that finds no block, or a call of `recover`. Nobody waits for the dead. A
+//! block that was given away by its offset stays, for somebody may know of it.
+//!
+//! A forked child is not its parent. The handles it inherits refuse every call with [`Error::Forked`],
+//! and guards it inherits do nothing when they are dropped; reading through them is a race with the
+//! parent that still owns them. The child opens the segment anew, by its name or by
+//! [`Builder::attach`] with a duplicate of the descriptor, and is a participant of its own then.
+//!
+//! No call here may be made from a signal handler: it may have interrupted another one on the same
+//! thread.
+//!
 //! # Trust
 //!
 //! Whoever can open the segment's file can write to all of it. By default that is your own user
-//! (mode 0600, and a file of another user is refused). Among processes that use this library, safe
-//! calls are sound whatever their arguments: an offset is checked before it is used, a block has
-//! one owner, and the allocator's own words never lie in a payload. Whoever writes to the file by
-//! other means, in this process or another, is as dangerous as a debugger: it can make calls here
-//! fail, make two guards show the same bytes, and change them under a guard. It cannot make this
-//! library reach outside the segment.
+//! (mode 0600, and a file of another user is refused), who could attach a debugger as well. Letting
+//! others in is [`Builder::trust_peers`], and `unsafe`: the caller vouches for them.
+//!
+//! Among processes that use this library, safe calls are sound whatever their arguments: an offset is
+//! checked before it is used, a block has one owner, and the allocator's own words never lie in a
+//! payload. Whoever writes to the file by other means, in this process or another, is as dangerous as
+//! a debugger:
+//!
+//! | it can | it cannot |
+//! |---|---|
+//! | make calls fail, with an error that says what was seen | make a call panic, hang, or walk without end |
+//! | make two guards show the same bytes, change them under a guard | make this library touch memory outside the segment |
+//! | take blocks away, lose them, or have them recovered too early | make an offset or a length be used unchecked |
+//! | end this process by a `SIGBUS`, by cutting a named file short | cut a memfd short: it is sealed |
+//!
+//! So a payload from a peer that is not trusted must be copied out before it is judged.
 
 #![cfg(not(loom))]
 

@@ -95,8 +95,9 @@ impl World {
 
     /// A lane of `owner`'s, number `number` of the roster, in the roster's sector 0.
     pub fn lane(&self, number: usize, owner: u32) -> Lane<'_> {
-        let lane = self.roster().lanes().nth(number).expect("a lane of that number");
-        assert!(lane.owner() == owner || lane.claim(owner), "lane {number} is taken");
+        let roster = self.roster();
+        let lane = roster.lanes().nth(number).filter(|lane| lane.owner() == owner);
+        let lane = lane.or_else(|| roster.claim(number, owner)).expect("a lane");
         Lane::telling(lane.intent(0))
     }
 
