@@ -338,8 +338,10 @@ fn recoveries(shape: Shape, ops: &mut Vec<Op>) {
     ] {
         for hundredths in [25, 60, 100] {
             let name = format!("{name}-{hundredths}");
-            let few = name == "recover-after-drop-60" && shape != Shape::Three;
-            let op = Op::new(&name, shape, layout, recover).thorough_if(!few);
+            // One that died with limbo in its hands, and one with a block.
+            let few = ["recover-after-drop-60", "recover-after-carve-100"].contains(&&*name);
+            let thorough = !few || shape == Shape::Three;
+            let op = Op::new(&name, shape, layout, recover).thorough_if(thorough);
             ops.push(op.after_death_of(victim, hundredths));
         }
     }
