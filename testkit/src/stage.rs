@@ -254,9 +254,7 @@ impl<'m> Stage<'m> {
         let roster = words.and_then(Roster::new).context("no roster there")?;
         let own = self.matrix.participants().into_iter().find(|participant| participant.own);
         let owner = own.context("the survivor takes no part")?.slot + 1;
-        for lane in roster.lanes().skip(LANES_FOR_RECOVERY) {
-            let _ = lane.claim(owner);
-        }
+        while roster.claim(LANES_FOR_RECOVERY, owner).is_some() {}
         let last = roster.lanes().filter(|lane| lane.owner() == owner).last();
         last.context("the survivor has no lane")?.release();
         Ok(())
