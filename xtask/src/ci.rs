@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::process::{self, cargo};
 use crate::verdict::{Outcome, Verdict};
-use crate::{endurance, model};
+use crate::{endurance, hostile, kill, model};
 
 /// Which part of the gate.
 #[derive(clap::Args, Debug)]
@@ -33,6 +33,10 @@ const STEPS: &[Step] = &[
     Step { name: "mutants", run: || model(true) },
     Step { name: "endurance", run: || endurance(1) },
     Step { name: "endurance-2", run: || endurance(2) },
+    Step { name: "kill", run: || kill(false) },
+    Step { name: "kill-self", run: || kill(true) },
+    Step { name: "hostile", run: || hostile(false) },
+    Step { name: "hostile-self", run: || hostile(true) },
     Step { name: "handover", run: handover },
 ];
 
@@ -111,6 +115,14 @@ fn model(mutants: bool) -> Result<()> {
 
 fn endurance(processes: u32) -> Result<()> {
     must_hold(endurance::run(&endurance::Args::gate(processes))?)
+}
+
+fn kill(self_test: bool) -> Result<()> {
+    must_hold(kill::run(&kill::Args::gate(self_test))?)
+}
+
+fn hostile(self_test: bool) -> Result<()> {
+    must_hold(hostile::run(&hostile::Args::gate(self_test))?)
 }
 
 fn handover() -> Result<()> {

@@ -6,8 +6,14 @@
 mod bench;
 mod ci;
 mod endurance;
+mod fuzz;
+mod hostile;
+mod kill;
+mod kit;
 mod model;
 mod process;
+mod sanitize;
+mod soak;
 mod verdict;
 
 use std::process::ExitCode;
@@ -32,6 +38,16 @@ enum Verb {
     Model(model::Args),
     /// Run the endurance workload, optimised: random sizes, random frees, then the accounts
     Endurance(endurance::Args),
+    /// Kill a process at every instruction of every operation, or many at random
+    Kill(kill::Args),
+    /// Damage a segment under a process that uses it
+    Hostile(hostile::Args),
+    /// Let a fuzzer choose the damages
+    Fuzz(fuzz::Args),
+    /// Run the compiler's sanitizers over threads that exchange blocks
+    Sanitize(sanitize::Args),
+    /// Break everything in turn, for as long as there is time
+    Soak(soak::Args),
     /// Measure: the allocator alone, or beside its peers
     #[command(subcommand)]
     Bench(bench::Which),
@@ -42,6 +58,11 @@ fn main() -> ExitCode {
         Verb::Ci(args) => ci::run(&args),
         Verb::Model(args) => model::run(&args),
         Verb::Endurance(args) => endurance::run(&args),
+        Verb::Kill(args) => kill::run(&args),
+        Verb::Hostile(args) => hostile::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Sanitize(args) => sanitize::run(&args),
+        Verb::Soak(args) => soak::run(&args),
         Verb::Bench(which) => bench::run(&which),
     };
     let outcome = outcome.unwrap_or_else(|error| {

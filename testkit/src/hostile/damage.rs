@@ -1,0 +1,171 @@
+//! Where a damage lands, and what it writes.
+
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
+use am_layout::roster::{LINE_WORDS, SLOTS};
+use am_layout::{
+    FIXED_BYTES, GUARD_WORDS, HEAD_WORDS, LEN_MAX, ROSTER_AT_BYTES, SECTORS, SectorGeometry, State,
+};
+
+use super::bed::Bed;
+use super::step::{Change, Damage, Length, Place};
+
+/// Slots of the roster that a victim may use.
+const SLOTS_USED: usize = 6;
+/// Lanes of the roster that a victim may use, those for recovery included.
+const LANES_USED: usize = 20;
+
+impl Damage {
+    /// Writes it.
+    pub fn apply(self, bed: &Bed) {
+        let (at, granule) = self.place.find(bed);
+        let Some(word) = bed.words().get(at) else { return };
+        let old = word.load(Relaxed);
+        word.store(self.change.of(old, granule, bed), Relaxed);
+    }
+}
+
+/// A granule of a sector that exists.
+#[derive(Clone, Copy)]
+struct Granule<'a> {
+    sector: &'a SectorGeometry,
+    at: u32,
+}
+
+impl<'a> Granule<'a> {
+    fn of(bed: &'a Bed, sector: u8, at: u32) -> Self {
+        let sectors = &bed.geometry().sectors;
+        let first = usize::from(sector) % SECTORS;
+        let sector = (0..SECTORS).map(|i| &sectors[(first + i) % SECTORS]);
+        let sector = sector.clone().find(|s| s.granules > 0).unwrap_or(&sectors[0]);
+        Self { sector, at: at % sector.granules.max(1) }
+    }
+
+    fn index(self) -> usize {
+        self.sector.words_bytes as usize / 4 + self.at as usize
+    }
+
+    fn word(self, bed: &Bed) -> &AtomicU32 {
+        &bed.words()[self.index()]
+    }
+
+    fn plus(self, delta: i64) -> Self {
+        let at = i64::from(self.at) + delta;
+        Self { at: at.rem_euclid(self.sector.granules.max(1).into()) as u32, ..self }
+    }
+
+    /// The `number`th block of a sector, found as the allocator finds it, as far as words allow.
+    fn block(bed: &'a Bed, sector: u8, number: u8) -> Self {
+        let mut block = Self::of(bed, sector, 0);
+        for _ in 0..number {
+            let end = block.end(bed);
+            if end.at <= block.at {
+                break;
+            }
+            block = end;
+        }
+        block
+    }
+
+    fn end(self, bed: &Bed) -> Self {
+        self.plus((self.word(bed).load(Relaxed) & LEN_MAX).into())
+    }
+}
+
+impl Place {
+    /// The number of the word, and its granule if it is a granule's.
+    fn find(self, bed: &Bed) -> (usize, Option<Granule<'_>>) {
+        let geometry = bed.geometry();
+        let own = (geometry.sectors.iter().filter(|s| s.granules > 0))
+            .map(|s| s.data_bytes as usize / 4)
+            .min()
+            .unwrap_or(1);
+        match self {
+            Self::Guard(n) => (usize::from(n) % GUARD_WORDS, None),
+            Self::Geometry(n) => (GUARD_WORDS + usize::from(n) % HEAD_WORDS, None),
+            Self::Own(n) => (n as usize % own, None),
+            Self::Fixed(n) => {
+                let first = GUARD_WORDS + HEAD_WORDS;
+                let indexes = geometry.sectors.iter().filter(|s| s.granules > 0);
+                let end = indexes.map(|s| s.index_bytes).min().unwrap_or(FIXED_BYTES) as usize / 4;
+                (first + usize::from(n) % (end - first), None)
+            }
+            Self::Slot(slot, n) => {
+                let slot = usize::from(slot) % SLOTS_USED;
+                (ROSTER_AT_BYTES as usize / 4 + slot * LINE_WORDS + usize::from(n % 4), None)
+            }
+            Self::Lane(lane, n) => {
+                let lane = SLOTS + usize::from(lane) % LANES_USED;
+                (ROSTER_AT_BYTES as usize / 4 + lane * LINE_WORDS + usize::from(n % 8), None)
+            }
+            Self::Index(sector, n) => {
+                let sector = Granule::of(bed, sector, 0).sector;
+                (sector.index_bytes as usize / 4 + (n % sector.index_words) as usize, None)
+            }
+            Self::IndexTop(sector, n) => {
+                let sector = Granule::of(bed, sector, 0).sector;
+                (sector.index_bytes as usize / 4 + usize::from(n % 64), None)
+            }
+            Self::Granule(sector, at) => {
+                let found = Granule::of(bed, sector, at);
+                (found.index(), Some(found))
+            }
+            Self::NearHead(sector, number, delta) => {
+                let found = Granule::block(bed, sector, number).plus(delta.into());
+                (found.index(), Some(found))
+            }
+            Self::NearEnd(sector, number, delta) => {
+                let found = Granule::block(bed, sector, number).end(bed).plus(delta.into());
+                (found.index(), Some(found))
+            }
+            Self::Header(sector, number, word) => {
+                let found = Granule::block(bed, sector, number);
+                let bytes = found.sector.data_bytes
+                    + (u64::from(found.at) << found.sector.granule_shift)
+                    + u64::from(word % 8) * 4;
+                (bytes as usize / 4, None)
+            }
+        }
+    }
+}
+
+impl Change {
+    fn of(self, old: u32, granule: Option<Granule<'_>>, bed: &Bed) -> u32 {
+        match self {
+            Self::Flip(bit) => old ^ 1 << (bit % 32),
+            Self::Set(value) => value,
+            Self::Small(value) => value.into(),
+            Self::Most(less) => u32::MAX - u32::from(less),
+            Self::Add(n) => old.wrapping_add_signed(n.into()),
+            Self::Head(state, length) => {
+                let len = length.granules(old, granule);
+                match State::ALL.get(usize::from(state % 7)) {
+                    Some(&state) if len > 0 => am_layout::head(state, len),
+                    Some(&state) => am_layout::head(state, 1) & !LEN_MAX,
+                    None => len,
+                }
+            }
+            Self::Tail(length) => am_layout::tail(1) & !LEN_MAX | length.granules(old, granule),
+            Self::CopyOf(n) => {
+                let words = bed.words();
+                words[n as usize % words.len()].load(Relaxed)
+            }
+        }
+    }
+}
+
+impl Length {
+    fn granules(self, old: u32, granule: Option<Granule<'_>>) -> u32 {
+        let (at, len) = granule.map_or((0, 1), |g| (g.at, g.sector.granules));
+        let granules = match self {
+            Self::Same => old,
+            Self::ToEnd => len - at,
+            Self::OverEnd(n) => len - at + u32::from(n) + 1,
+            Self::ToOrigin(n) => at + u32::from(n),
+            Self::Most => LEN_MAX,
+            Self::Small(n) => n.into(),
+        };
+        granules & LEN_MAX
+    }
+}

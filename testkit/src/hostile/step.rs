@@ -1,0 +1,268 @@
+//! What a victim does and what is done to it, as plain values: out of a seed, or out of a fuzzer's
+//! bytes.
+
+use arbitrary::{Arbitrary, Unstructured};
+use fastrand::Rng;
+
+/// Damages of one round: so often is a segment damaged before it is made anew.
+pub const DAMAGES: u64 = 8;
+/// Operations before the first damage, at most.
+const WARM_UP: usize = 24;
+/// Operations after each damage, at most.
+const BETWEEN: usize = 6;
+/// Bytes that the longest step is made of, and some to spare.
+const STEP_BYTES: usize = 48;
+
+/// One step of a round.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+pub enum Step {
+    /// The victim calls the allocator.
+    Do(Operation),
+    /// Somebody writes where only the allocator may.
+    Damage(Damage),
+}
+
+/// A call of the victim. `which` picks one of the blocks or offsets it has, modulo their number.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+#[expect(missing_docs, reason = "each is named after the call")]
+pub enum Operation {
+    Allocate {
+        size: Size,
+    },
+    AllocateZeroed {
+        size: Size,
+    },
+    AllocateAligned {
+        size: Size,
+        shift: u8,
+    },
+    AllocateOffset {
+        size: Size,
+    },
+    AllocateValue {
+        wide: bool,
+    },
+    AllocateMany {
+        count: u8,
+        size: Size,
+    },
+    Drop {
+        which: u8,
+    },
+    Free {
+        which: u8,
+    },
+    FreeMany {
+        count: u8,
+    },
+    IntoOffset {
+        which: u8,
+    },
+    FromOffset {
+        which: u8,
+    },
+    FromForged {
+        raw: Raw,
+    },
+    ValueFromOffset {
+        which: u8,
+        wide: bool,
+    },
+    Ack {
+        which: u8,
+    },
+    AckForged {
+        raw: Raw,
+    },
+    Shrink {
+        which: u8,
+        size: Size,
+    },
+    TryGrow {
+        which: u8,
+        size: Size,
+    },
+    UsableBytes {
+        raw: Raw,
+    },
+    PayloadPtr {
+        raw: Raw,
+    },
+    Stats,
+    Check,
+    HeapMap {
+        width: u16,
+    },
+    Participants,
+    Recover,
+    AttachAnew,
+    /// One more participant attaches, and dies with blocks in its hands.
+    Die {
+        how: u8,
+    },
+    /// As `Die`; the dead are to be met more often than by one call in thirty.
+    DieToo {
+        how: u8,
+    },
+}
+
+/// A payload size.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+pub enum Size {
+    /// Of the small sector, mostly.
+    Small(u8),
+    /// Up to 64 KiB.
+    Any(u16),
+    /// Up to 1 MiB, in steps of 4 KiB.
+    Large(u8),
+    /// Near the largest number.
+    Absurd(u8),
+}
+
+impl Size {
+    /// Returns the size in bytes.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Small(n) => usize::from(n) * 3,
+            Self::Any(n) => n.into(),
+            Self::Large(n) => usize::from(n) << 12,
+            Self::Absurd(n) => usize::MAX >> (n % 64),
+        }
+    }
+}
+
+/// An offset out of thin air.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+pub enum Raw {
+    /// Any number.
+    Wild(u32),
+    /// The start of a granule of a sector, or one unit beside it.
+    Granule(u8, u32, i8),
+}
+
+/// Somebody else's write into the allocator's own words.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+pub struct Damage {
+    /// Where.
+    pub place: Place,
+    /// What is written.
+    pub change: Change,
+}
+
+/// A word that is not the victim's payload. Every number is taken modulo what there is.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+pub enum Place {
+    /// A word of the init guard.
+    Guard(u8),
+    /// A word of the geometry.
+    Geometry(u8),
+    /// Any word before the first sector: control words, roster, index, padding …
+    Own(u32),
+    /// A word between the geometry and the first index.
+    Fixed(u16),
+    /// A word of one of the first slots of the roster.
+    Slot(u8, u8),
+    /// A word of one of the first lanes of the roster: owner and intents.
+    Lane(u8, u8),
+    /// A word of a sector's index.
+    Index(u8, u32),
+    /// One of the first words of a sector's index, where the levels above are.
+    IndexTop(u8, u8),
+    /// Any granule word of a sector.
+    Granule(u8, u32),
+    /// The head of a block, by its number in the sector, or a word so many beside it.
+    NearHead(u8, u8, Beside),
+    /// Where that block ends, or a word so many beside it.
+    NearEnd(u8, u8, Beside),
+    /// A word of that block's header.
+    Header(u8, u8, u8),
+}
+
+/// A number of granules beside a place.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+pub enum Beside {
+    /// None.
+    Exactly,
+    /// A few before or behind.
+    Few(i8),
+}
+
+impl From<Beside> for i64 {
+    fn from(beside: Beside) -> Self {
+        match beside {
+            Beside::Exactly => 0,
+            Beside::Few(n) => i64::from(n / 16),
+        }
+    }
+}
+
+/// What becomes of a word.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+pub enum Change {
+    /// One bit the other way.
+    Flip(u8),
+    /// Any value.
+    Set(u32),
+    /// A small number: a slot, a state, a count.
+    Small(u8),
+    /// All ones, less a small number.
+    Most(u8),
+    /// A little more or less.
+    Add(i8),
+    /// A head word of a state (or an illegal one) and a length.
+    Head(u8, Length),
+    /// A tail word.
+    Tail(Length),
+    /// What another word of the matrix's own region says.
+    CopyOf(u32),
+}
+
+/// A length or distance in granules, seen from the damaged word.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+pub enum Length {
+    /// What the word says already.
+    Same,
+    /// Exactly to the sector's end.
+    ToEnd,
+    /// So many beyond the sector's end.
+    OverEnd(u8),
+    /// Back to the sector's origin, and so many further.
+    ToOrigin(u8),
+    /// As long as a word can say.
+    Most,
+    /// A few.
+    Small(u8),
+}
+
+/// The steps of a round.
+#[must_use]
+pub fn script(seed: u64, round: u64) -> Vec<Step> {
+    let mut rng = Rng::with_seed(mix(seed, round));
+    let mut steps = Vec::new();
+    for _ in 0..rng.usize(..=WARM_UP) {
+        steps.push(Step::Do(draw(&mut rng)));
+    }
+    for _ in 0..DAMAGES {
+        steps.push(Step::Damage(draw(&mut rng)));
+        for _ in 0..rng.usize(1..=BETWEEN) {
+            steps.push(Step::Do(draw(&mut rng)));
+        }
+    }
+    steps
+}
+
+/// A seed of its own for each `number` under one seed.
+#[must_use]
+pub fn mix(seed: u64, number: u64) -> u64 {
+    let mut z = seed ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+fn draw<T: for<'a> Arbitrary<'a>>(rng: &mut Rng) -> T {
+    let mut bytes = [0; STEP_BYTES];
+    rng.fill(&mut bytes);
+    T::arbitrary(&mut Unstructured::new(&bytes)).expect("enough bytes for any step")
+}

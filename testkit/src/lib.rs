@@ -1,0 +1,21 @@
+//! What breaks the allocator on purpose, and looks whether it holds.
+//!
+//! `kit <verb>` runs one of them; `cargo xtask` has the same verbs. Every run prints its seed, and
+//! every failure the command that repeats it.
+
+pub mod accounts;
+pub mod acts;
+pub mod hostile;
+pub mod kill;
+pub mod ops;
+pub mod pair;
+pub mod pattern;
+pub mod process;
+pub mod product;
+pub mod soak;
+pub mod stage;
+pub mod stepper;
+pub mod storm;
+pub mod sweep;
+pub mod threads;
+pub mod verdict;
