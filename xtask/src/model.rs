@@ -30,8 +30,9 @@ impl Args {
 /// Builds the models under `cfg(loom)` and runs them. No model at all counts as a failure.
 pub fn run(args: &Args) -> Result<Outcome> {
     let bound = bound(args)?;
-    let mut command = process::cargo(["test", "--release", "--package=am-ripple", "--test=model"]);
+    let mut command = process::cargo(["test", "--release", "--package=am-ripple"]);
     command
+        .args(["--test=model", "--test=recovery"])
         // A folder of its own: the flag would otherwise rebuild everything, here and back again.
         .env("CARGO_TARGET_DIR", process::target_dir().join("loom"))
         .env("RUSTFLAGS", process::rustflags("--cfg loom"))

@@ -86,9 +86,10 @@ thread_local! {
 pub(crate) fn mine(attachment: &Arc<Attachment>) -> &Lanes {
     let (id, lanes) = LAST.get();
     if id == attachment.id() {
-        // SAFETY: `LAST` names lanes of this thread's entry for this attachment: ids are never used
-        // twice, and whoever drops an entry resets `LAST` first. The entry lives until this thread
-        // ends or the attachment does, and the caller borrows the attachment on this thread.
+        // SAFETY: `LAST` names the attachment's shared lanes, or those of this thread's entry for it:
+        // ids are never used twice, and whoever drops an entry resets `LAST` first. The entry lives
+        // until this thread ends or the attachment does, and the caller borrows the attachment on
+        // this thread.
         return unsafe { &*lanes };
     }
     find(attachment)
@@ -114,6 +115,10 @@ fn find(attachment: &Arc<Attachment>) -> &Lanes {
     match found {
         // SAFETY: as in `mine`.
         Ok(Some(lanes)) => unsafe { &*lanes },
-        _ => attachment.shared(),
+        _ => {
+            // Remembered, so that the roster is not searched at every call.
+            LAST.set((attachment.id(), attachment.shared()));
+            attachment.shared()
+        }
     }
 }

@@ -130,6 +130,13 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
         }
     }
 
+    /// Judges one range, as if it had looked like limbo a moment ago: the proof must hold whatever made
+    /// it suspect. For the models.
+    #[cfg(loom)]
+    pub fn judge(&self, at: u32, len: u32, found: &mut (impl FnMut(Found) + ?Sized)) {
+        self.settle(0, Range { head: at, len }, found);
+    }
+
     /// Looks for limbo in `[at, end)` and gives back what is nobody's; tells whether none is left.
     fn collect(
         &self,
