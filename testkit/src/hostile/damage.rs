@@ -3,12 +3,13 @@
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
-use am_layout::roster::{LINE_WORDS, SLOTS};
+use am_layout::roster::LINE_WORDS;
 use am_layout::{
     FIXED_BYTES, GUARD_WORDS, HEAD_WORDS, LEN_MAX, ROSTER_AT_BYTES, SECTORS, SectorGeometry, State,
 };
 
 use super::bed::Bed;
+use super::death::lane_at;
 use super::step::{Change, Damage, Length, Place};
 
 /// Slots of the roster that a victim may use.
@@ -92,12 +93,12 @@ impl Place {
                 (first + usize::from(n) % (end - first), None)
             }
             Self::Slot(slot, n) => {
-                let slot = usize::from(slot) % SLOTS_USED;
-                (ROSTER_AT_BYTES as usize / 4 + slot * LINE_WORDS + usize::from(n % 4), None)
+                // The roster's own line is before the first slot's.
+                let line = usize::from(slot) % (1 + SLOTS_USED);
+                (ROSTER_AT_BYTES as usize / 4 + line * LINE_WORDS + usize::from(n % 4), None)
             }
             Self::Lane(lane, n) => {
-                let lane = SLOTS + usize::from(lane) % LANES_USED;
-                (ROSTER_AT_BYTES as usize / 4 + lane * LINE_WORDS + usize::from(n % 8), None)
+                (lane_at(usize::from(lane) % LANES_USED) + usize::from(n % 8), None)
             }
             Self::Index(sector, n) => {
                 let sector = Granule::of(bed, sector, 0).sector;

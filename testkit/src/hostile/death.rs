@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use am_layout::roster::{LANES, LINE_WORDS, SLOTS};
+use am_layout::roster::{LANES, LINE_WORDS, SLOTS, SLOTS_AT};
 use am_layout::{INTERIOR, LEN_MAX, Offset, ROSTER_AT_BYTES, SECTORS, State, head};
 use am_matrix::{Block, Liveness};
 
@@ -109,12 +109,16 @@ fn interrupt(bed: &Bed, words: &mut [u32], offset: Offset, slot: u32, how: u8) {
         2 => head(State::Acked, len),
         _ => head(State::Coalescing, len),
     };
-    let lanes = ROSTER_AT_BYTES as usize / 4 + SLOTS * LINE_WORDS;
-    for lane in (0..LANES).map(|lane| lanes + lane * LINE_WORDS) {
+    for lane in (0..LANES).map(lane_at) {
         if words[lane] == slot + 1 && sector < SECTORS {
             let intent = lane + INTENTS + 2 * sector;
             words[intent] = at;
             words[intent + 1] = at + len;
         }
     }
+}
+
+/// The number of the first word of a lane in the segment.
+pub fn lane_at(lane: usize) -> usize {
+    ROSTER_AT_BYTES as usize / 4 + SLOTS_AT + (SLOTS + lane) * LINE_WORDS
 }

@@ -31,6 +31,7 @@ use indicatif::ProgressBar;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
 use self::bed::{Bed, Region};
@@ -40,6 +41,8 @@ use self::victim::{Board, Plan, SABOTAGES, play, scribble};
 use crate::process::fork_child;
 use crate::verdict::Verdict;
 
+/// How much longer than it may compute a call may wait.
+const WAIT_FACTOR: u32 = 10;
 /// How often the supervisor looks whether its victim is alive.
 const LOOK: Duration = Duration::from_millis(50);
 /// Turns of a racing round that is repeated alone: the interleaving is another each time.
@@ -61,7 +64,7 @@ pub struct Args {
     /// Repeat the round of this mutation alone, and print its steps
     #[arg(long)]
     pub only: Option<u64>,
-    /// Milliseconds that one call may take
+    /// Milliseconds that one call may compute; ten times as long it may wait
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit_ms: u64,
     /// Check the check: panic, reach outside, hang, hand out the wrong place, and see it noticed
@@ -210,7 +213,9 @@ impl Watch<'_> {
     /// Reads reports until the victim ends; kills it, and returns true, when it does nothing.
     fn listen(&mut self, victim: Pid, reader: OwnedFd) -> Result<bool> {
         let limit = Duration::from_millis(self.args.limit_ms);
-        let mut beat = (self.board.beat.load(Relaxed), Instant::now());
+        let clock = clock_getcpuclockid(victim).context("the victim has no clock")?;
+        let computed = || clock_gettime(clock).map(Duration::from).unwrap_or_default();
+        let mut beat = (self.board.beat.load(Relaxed), Instant::now(), computed());
         let mut lines = BufReader::new(std::fs::File::from(reader));
         loop {
             let mut fds = [PollFd::new(lines.get_ref().as_fd(), PollFlags::POLLIN)];
@@ -228,8 +233,12 @@ impl Watch<'_> {
             }
             let now = self.board.beat.load(Relaxed);
             if now != beat.0 {
-                beat = (now, Instant::now());
-            } else if beat.1.elapsed() > limit {
+                beat = (now, Instant::now(), computed());
+                continue;
+            }
+            // Others share the machine, so a call that computes has as much time of its own.
+            let computes = computed().saturating_sub(beat.2) > limit;
+            if computes || beat.1.elapsed() > limit * WAIT_FACTOR {
                 let _ = kill(victim, Signal::SIGKILL);
                 return Ok(true);
             }

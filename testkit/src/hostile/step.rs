@@ -161,7 +161,7 @@ pub enum Place {
     Own(u32),
     /// A word between the geometry and the first index.
     Fixed(u16),
-    /// A word of one of the first slots of the roster.
+    /// A word of the roster's own line, or of one of its first slots.
     Slot(u8, u8),
     /// A word of one of the first lanes of the roster: owner and intents.
     Lane(u8, u8),
