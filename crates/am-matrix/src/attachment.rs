@@ -21,6 +21,8 @@ const LANES_FOR_RECOVERY: usize = 8;
 pub(crate) struct Attachment {
     /// Never used twice in a process.
     id: u64,
+    /// The liveness's word, which stands below and lives as long: read at every call.
+    alive: &'static AtomicU32,
     slot: usize,
     state: SlotState,
     shared: CachePadded<Lanes>,
@@ -46,6 +48,9 @@ impl Attachment {
         // SAFETY: only the lifetime changes. The words lie in the arena, at an address that moving
         // the arena does not change, and the attachment keeps it as long as the view.
         let roster = unsafe { std::mem::transmute::<Roster<'_>, Roster<'static>>(roster) };
+        // SAFETY: only the lifetime changes. The word belongs to the boxed value, which stays where it
+        // is, and which the attachment keeps as long as the reference.
+        let alive = unsafe { &*std::ptr::from_ref(liveness.alive()) };
         let (slot, state) = claim_slot(&roster, &*liveness)?;
         let owner = owner(slot) | SHARED;
         let Some(shared) = roster.claim(LANES_FOR_RECOVERY, owner) else {
@@ -55,6 +60,7 @@ impl Attachment {
         Ok(Self {
             // Relaxed: only uniqueness matters.
             id: NEXT_ID.fetch_add(1, Relaxed),
+            alive,
             slot,
             state,
             shared: Lanes::shared(shared),
@@ -119,7 +125,7 @@ impl Attachment {
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
         // Relaxed: it changes by a fork only, which orders everything before it.
-        self.liveness.alive().load(Relaxed) != 0
+        self.alive.load(Relaxed) != 0
     }
 
     /// Blocks that guards of this attachment hold, forgotten ones too. Exact when nobody operates.

@@ -27,6 +27,7 @@ pub trait Liveness: Send + Sync {
     fn is_locked_elsewhere(&self, byte: u64) -> io::Result<bool>;
 
     /// A word that is not 0 in the process that made this value, and 0 in every one forked from it.
+    /// Always the same one, at the same address; it is read at every call.
     fn alive(&self) -> &AtomicU32;
 }
 
