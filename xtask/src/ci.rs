@@ -35,6 +35,7 @@ const STEPS: &[Step] = &[
     Step { name: "endurance-2", run: || endurance(2) },
     Step { name: "kill", run: || kill(false) },
     Step { name: "kill-self", run: || kill(true) },
+    Step { name: "storm", run: storm },
     Step { name: "hostile", run: || hostile(false) },
     Step { name: "hostile-self", run: || hostile(true) },
     Step { name: "handover", run: handover },
@@ -115,6 +116,10 @@ fn model(mutants: bool) -> Result<()> {
 
 fn endurance(processes: u32) -> Result<()> {
     must_hold(endurance::run(&endurance::Args::gate(processes))?)
+}
+
+fn storm() -> Result<()> {
+    must_hold(kill::run(&kill::Args::storm())?)
 }
 
 fn kill(self_test: bool) -> Result<()> {

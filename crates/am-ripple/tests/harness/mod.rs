@@ -148,7 +148,8 @@ pub fn all_noticed(mutations: &[Mutation]) {
         .map(String::from)
         .collect();
     let noticed_by = |number: usize| {
-        models.iter().find(|model| {
+        // The last ones first: by their names, those are the small ones.
+        models.iter().rev().find(|model| {
             let run = std::process::Command::new(&me)
                 .args(["--exact", model.as_str()])
                 .env("AM_MUTATION", number.to_string())
