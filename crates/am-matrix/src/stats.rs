@@ -66,6 +66,8 @@ pub struct SectorStats {
     pub ripples_cut: u64,
     /// Illegal words met.
     pub corrupt: u64,
+    /// Ranges and blocks of the dead that were given back.
+    pub recovered: u64,
 }
 
 impl SectorStats {
@@ -224,6 +226,7 @@ impl Part<'_> {
             contended: counter(Event::Contended),
             ripples_cut: counter(Event::RippleCut),
             corrupt: counter(Event::Corrupt),
+            recovered: counter(Event::Recovered),
         };
         for run in self.sector.runs() {
             let bytes = self.bytes(run.len);

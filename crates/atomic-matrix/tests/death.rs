@@ -88,6 +88,7 @@ fn death_gives_back_what_guards_held_and_nothing_else() {
     assert!(recovery.limbo.is_empty());
     assert!(matrix.recover().is_empty(), "a second time there is nothing");
     assert_eq!(matrix.participants().len(), 1);
+    assert_eq!(matrix.stats().sectors.iter().map(|sector| sector.recovered).sum::<u64>(), 10);
     assert_sound(&matrix);
     assert_eq!(matrix.from_offset(given).unwrap().len(), 77);
     matrix.ack(raw).unwrap();
