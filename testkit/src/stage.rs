@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use am_layout::ROSTER_AT_BYTES;
-use am_layout::roster::{ROSTER_WORDS, Roster};
+use am_layout::roster::{LANES, ROSTER_WORDS, Roster};
 use anyhow::{Context, Result, bail, ensure};
 use atomic_matrix::{Block, Geometry, Matrix, Offset, SectorId};
 use std::os::fd::AsFd;
@@ -254,7 +254,7 @@ impl<'m> Stage<'m> {
         let roster = words.and_then(Roster::new).context("no roster there")?;
         let own = self.matrix.participants().into_iter().find(|participant| participant.own);
         let owner = own.context("the survivor takes no part")?.slot + 1;
-        while roster.claim(LANES_FOR_RECOVERY, owner).is_some() {}
+        while roster.claim(LANES_FOR_RECOVERY..LANES, owner).is_some() {}
         let last = roster.lanes().filter(|lane| lane.owner() == owner).last();
         last.context("the survivor has no lane")?.release();
         Ok(())

@@ -97,10 +97,13 @@ pub fn is(mutation: Mutation) -> bool {
     ACTIVE.load(std::sync::atomic::Ordering::SeqCst) == mutation as u32
 }
 
-/// The thread that is to die, and how many writes to words it has left.
 #[cfg(loom)]
-static DOOMED: std::sync::Mutex<Option<(loom::thread::ThreadId, u32)>> =
-    std::sync::Mutex::new(None);
+std::thread_local! {
+    /// The thread that is to die, and how many writes to words it has left. All threads of one model
+    /// run on one thread of the system; models on others do not concern each other.
+    static DOOMED: std::cell::Cell<Option<(loom::thread::ThreadId, u32)>> =
+        const { std::cell::Cell::new(None) };
+}
 
 /// What a doomed thread unwinds with.
 #[cfg(loom)]
@@ -112,9 +115,9 @@ pub struct Crash;
 /// Returns whether it died. It leaves the words as a killed process does.
 #[cfg(loom)]
 pub fn crash_at(writes: u32, body: impl FnOnce()) -> bool {
-    *doomed() = Some((loom::thread::current().id(), writes));
+    DOOMED.set(Some((loom::thread::current().id(), writes)));
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-    *doomed() = None;
+    DOOMED.set(None);
     match outcome {
         Ok(()) => false,
         Err(cause) if cause.is::<Crash>() => true,
@@ -122,24 +125,17 @@ pub fn crash_at(writes: u32, body: impl FnOnce()) -> bool {
     }
 }
 
-#[cfg(loom)]
-fn doomed() -> std::sync::MutexGuard<'static, Option<(loom::thread::ThreadId, u32)>> {
-    DOOMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 /// Dies here if this thread is doomed and has no write left.
 #[cfg(loom)]
 pub(crate) fn before_write() {
-    let mut doomed = doomed();
-    if let Some((thread, left)) = &mut *doomed
-        && *thread == loom::thread::current().id()
+    if let Some((thread, left)) = DOOMED.get()
+        && thread == loom::thread::current().id()
     {
-        if *left == 0 {
-            drop(doomed);
+        if left == 0 {
             // Without the hook: a death that was planned is no news.
             std::panic::resume_unwind(Box::new(Crash));
         }
-        *left -= 1;
+        DOOMED.set(Some((thread, left - 1)));
     }
 }
 

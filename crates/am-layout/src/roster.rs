@@ -23,6 +23,7 @@
 
 use crate::Word;
 use crate::geometry::SECTORS;
+use core::ops::Range;
 
 /// Participants that a segment can have at once.
 #[cfg(not(loom))]
@@ -122,19 +123,18 @@ impl<'a> Roster<'a> {
         self.lanes.chunks_exact(LINE_WORDS).take(used).map(RosterLane)
     }
 
-    /// Takes the first lane at or behind number `from` that nobody has.
+    /// Takes the first lane of these numbers that nobody has.
     #[must_use]
-    pub fn claim(&self, from: usize, owner: u32) -> Option<RosterLane<'a>> {
+    pub fn claim(&self, numbers: Range<usize>, owner: u32) -> Option<RosterLane<'a>> {
         let lanes = self.lanes.chunks_exact(LINE_WORDS).map(RosterLane).enumerate();
-        for (number, lane) in lanes.skip(from) {
-            // Before the lane tells anything, so that whoever looks, looks at it too. Bounded: it
-            // only ever grows.
+        for (number, lane) in lanes.take(numbers.end).skip(numbers.start) {
+            // Before the lane tells anything, so that whoever looks, looks at it too. It only ever
+            // grows, so that an exchange is lost at most once per lane.
             let used = number as u32 + 1;
-            let mut seen = self.lanes_used.load();
-            while seen < used {
-                match self.lanes_used.cas(seen, used) {
-                    Ok(()) => break,
-                    Err(other) => seen = other,
+            for _ in 0..LANES {
+                let seen = self.lanes_used.load();
+                if seen >= used || self.lanes_used.cas(seen, used).is_ok() {
+                    break;
                 }
             }
             if lane.claim(owner) {
@@ -303,7 +303,7 @@ mod tests {
         let words = words();
         let roster = Roster::new(&words).unwrap();
         assert_eq!(roster.lanes().count(), 0);
-        let lane = roster.claim(2, 3).unwrap();
+        let lane = roster.claim(2..LANES, 3).unwrap();
         assert_eq!(roster.lanes().count(), 3);
         assert!(!lane.claim(4));
         lane.intent(1).at.store(10);
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn lane_that_is_shared_tells_of_anything_while_somebody_operates() {
         let words = words();
-        let lane = Roster::new(&words).unwrap().claim(LANES - 1, 3 | SHARED).unwrap();
+        let lane = Roster::new(&words).unwrap().claim(LANES - 1..LANES, 3 | SHARED).unwrap();
         assert_eq!(lane.told(0), (3 | SHARED, Told::Nothing));
         lane.intent(0).at.increment_full();
         assert_eq!(lane.told(0), (3 | SHARED, Told::Anything));

@@ -31,7 +31,9 @@ impl Arena {
     /// * The bytes are all zero, or they hold what [`Matrix::format`](crate::Matrix::format) made
     ///   there and matrices did to it since, and nothing else wrote to them.
     /// * Nobody in this process accesses these bytes except through the matrices made of them.
-    ///   Several arenas may cover the same bytes, but while one is being formatted no other is used.
+    ///   Several arenas may cover the same bytes, but while one is being formatted no other is used,
+    ///   and either all of them are attached to by [`Matrix::attach`](crate::Matrix::attach), or all
+    ///   by [`attach_with`](crate::Matrix::attach_with).
     /// * Other processes do so only by this library. One that writes by other means is as dangerous
     ///   to what guards here show as a debugger.
     #[must_use]
@@ -163,7 +165,8 @@ impl am_tlsf::Headers for BlockHeaders<'_> {
 
     #[inline]
     fn owner(&self, head: u32) -> u32 {
-        self.of(head).owner.load_relaxed()
+        // Acquire (E9): a recoverer's second look comes after it.
+        self.of(head).owner.load()
     }
 
     /// The note is the payload bytes that were asked for.

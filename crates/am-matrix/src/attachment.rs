@@ -16,6 +16,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Lanes that threads leave alone, so that a recoverer finds one whatever the dead hold.
 const LANES_FOR_RECOVERY: usize = 8;
+/// Lanes behind this number are left to participants that come, one each for their threads to share.
+const LANES_FOR_THREADS: usize = LANES - 64;
+
+/// Failing allocations that a recovery which deferred something is not repeated for.
+const RELIEF: u32 = 64;
 
 /// A participant: what one attachment is to the others, and what its threads share.
 pub(crate) struct Attachment {
@@ -26,15 +31,25 @@ pub(crate) struct Attachment {
     slot: usize,
     state: SlotState,
     shared: CachePadded<Lanes>,
-    /// Lanes of threads that live, and blocks held by way of those that ended.
-    threads: Mutex<Vec<Arc<CachePadded<Lanes>>>>,
-    held_by_ended: AtomicU32,
+    threads: Mutex<Threads>,
+    /// Failing allocations that do not recover, since the last such recovery had to defer something.
+    relieved: AtomicU32,
     /// One thread of this attachment recovers; the kernel's lock keeps the others out.
     pub(crate) recovering: AtomicBool,
     /// A view into `arena`, which stands below and lives as long.
     roster: Roster<'static>,
     liveness: Box<dyn Liveness>,
     arena: Arena,
+}
+
+/// The threads of an attachment that have a lane of their own.
+#[derive(Default)]
+struct Threads {
+    live: Vec<Arc<CachePadded<Lanes>>>,
+    /// Blocks held by way of those that ended, wrapping.
+    held_by_ended: u32,
+    /// The slot was left to a recoverer, and with it the lanes.
+    abandoned: bool,
 }
 
 impl Attachment {
@@ -53,7 +68,7 @@ impl Attachment {
         let alive = unsafe { &*std::ptr::from_ref(liveness.alive()) };
         let (slot, state) = claim_slot(&roster, &*liveness)?;
         let owner = owner(slot) | SHARED;
-        let Some(shared) = roster.claim(LANES_FOR_RECOVERY, owner) else {
+        let Some(shared) = roster.claim(LANES_FOR_RECOVERY..LANES, owner) else {
             leave(&roster, slot, state);
             return Err(Error::TooManyThreads { maximum: LANES as u32 });
         };
@@ -64,8 +79,8 @@ impl Attachment {
             slot,
             state,
             shared: Lanes::shared(shared),
-            threads: Mutex::new(Vec::new()),
-            held_by_ended: AtomicU32::new(0),
+            threads: Mutex::default(),
+            relieved: AtomicU32::new(0),
             recovering: AtomicBool::new(false),
             roster,
             liveness,
@@ -94,6 +109,10 @@ impl Attachment {
         self.slot
     }
 
+    pub(crate) fn state(&self) -> SlotState {
+        self.state
+    }
+
     pub(crate) fn shared(&self) -> &Lanes {
         &self.shared
     }
@@ -105,9 +124,9 @@ impl Attachment {
 
     /// Claims a lane for the calling thread; `None` when all are taken.
     pub(crate) fn claim_lane(&self) -> Option<(RosterLane<'static>, Arc<CachePadded<Lanes>>)> {
-        let lane = self.roster.claim(LANES_FOR_RECOVERY, self.owner())?;
+        let lane = self.roster.claim(LANES_FOR_RECOVERY..LANES_FOR_THREADS, self.owner())?;
         let lanes = Arc::new(Lanes::of(lane));
-        self.threads().push(lanes.clone());
+        self.threads().live.push(lanes.clone());
         Some((lane, lanes))
     }
 
@@ -116,9 +135,12 @@ impl Attachment {
         if !self.is_ours() {
             return; // inherited by fork: the thread that it belongs to is our parent's
         }
-        self.held_by_ended.fetch_add(lanes.held(), Relaxed);
-        self.threads().retain(|other| !Arc::ptr_eq(other, lanes));
-        lane.release();
+        let mut threads = self.threads();
+        threads.held_by_ended = threads.held_by_ended.wrapping_add(lanes.held());
+        threads.live.retain(|other| !Arc::ptr_eq(other, lanes));
+        if !threads.abandoned {
+            lane.release();
+        }
     }
 
     /// Tells whether this process made the attachment, rather than inheriting it by fork.
@@ -128,13 +150,34 @@ impl Attachment {
         self.alive.load(Relaxed) != 0
     }
 
-    /// Blocks that guards of this attachment hold, forgotten ones too. Exact when nobody operates.
-    pub(crate) fn held(&self) -> u32 {
-        let ended = self.held_by_ended.load(Relaxed).wrapping_add(self.shared.held());
-        self.threads().iter().fold(ended, |sum, lanes| sum.wrapping_add(lanes.held()))
+    /// Tells whether an allocation that fails should recover first.
+    pub(crate) fn is_pressed(&self) -> bool {
+        // Relaxed: a hint. Lost counts make it pressed later or sooner.
+        let relieved = self.relieved.load(Relaxed);
+        self.relieved.store(relieved.saturating_sub(1), Relaxed);
+        relieved == 0
     }
 
-    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<Arc<CachePadded<Lanes>>>> {
+    /// Spares the next failing allocations a recovery that would defer the same again.
+    pub(crate) fn relieve(&self) {
+        self.relieved.store(RELIEF, Relaxed);
+    }
+
+    /// Gives the slot up as a dead one does, if guards were forgotten: a recoverer finds what they hold.
+    /// Nobody operates through the attachment any more. Tells whether it did.
+    pub(crate) fn abandon_if_holding(&self) -> bool {
+        let mut threads = self.threads();
+        let held = threads.held_by_ended.wrapping_add(self.shared.held());
+        let held = threads.live.iter().fold(held, |sum, lanes| sum.wrapping_add(lanes.held()));
+        if held != 0 {
+            threads.abandoned = true;
+            // What cannot be unlocked falls when the locks are dropped.
+            let _ = self.liveness.unlock(lock_byte(self.slot));
+        }
+        held != 0
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Threads> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -142,7 +185,7 @@ impl Attachment {
 impl Drop for Attachment {
     /// Leaves: nobody operates through this attachment any more.
     fn drop(&mut self) {
-        if self.is_ours() {
+        if self.is_ours() && !self.threads().abandoned {
             leave(&self.roster, self.slot, self.state);
             let _ = self.liveness.unlock(lock_byte(self.slot));
         }

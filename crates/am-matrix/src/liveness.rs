@@ -1,13 +1,24 @@
 //! How participants tell whether each other live.
 
+use crate::recovery::RECOVERY_LOCK_BYTE;
 use std::io;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{AcqRel, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 /// Locks on single bytes of a segment, which fall when their holder dies, and a word that tells a
 /// forked child from its parent.
 ///
 /// `am_shm::Locks` is one over open-file-description locks; the facade brings the two together.
-pub trait Liveness: Send + Sync {
+///
+/// # Safety
+/// Whoever is dead by these answers has its blocks taken away. So, among all values that stand for the
+/// same segment:
+/// * a byte that one of them has locked, and neither unlocked nor been dropped since, is locked
+///   elsewhere to every other; and two of them never have the same byte at once;
+/// * a lock falls by itself only when no thread of its holder's process can touch the segment again;
+/// * `alive` always returns the same word, not 0 in the process that made the value, and 0 in every
+///   process forked from it.
+pub unsafe trait Liveness: Send + Sync {
     /// Tries to lock a byte; never waits. True when it is ours, false when another holder has it.
     ///
     /// # Errors
@@ -35,18 +46,27 @@ pub trait Liveness: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Immortal(AtomicU32);
 
+/// One recoverer at a time, for all memory of the process.
+static RECOVERING: AtomicBool = AtomicBool::new(false);
+
 impl Immortal {
     pub(crate) const fn new() -> Self {
         Self(AtomicU32::new(1))
     }
 }
 
-impl Liveness for Immortal {
-    fn try_lock(&self, _: u64) -> io::Result<bool> {
-        Ok(true)
+// SAFETY: nobody is ever dead. All attachments to memory of one process die together, and a forked
+// child has a copy of the memory.
+unsafe impl Liveness for Immortal {
+    fn try_lock(&self, byte: u64) -> io::Result<bool> {
+        // Slots are told apart by their states alone.
+        Ok(byte != RECOVERY_LOCK_BYTE || !RECOVERING.swap(true, AcqRel))
     }
 
-    fn unlock(&self, _: u64) -> io::Result<()> {
+    fn unlock(&self, byte: u64) -> io::Result<()> {
+        if byte == RECOVERY_LOCK_BYTE {
+            RECOVERING.store(false, Release);
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use crate::block::Block;
 use crate::error::{Error, SectorId};
 use crate::lanes::{self, Lanes};
 use crate::liveness::{Immortal, Liveness};
-use crate::recovery::recover_first;
+use crate::recovery::{recover_first, recover_left_behind};
 use am_layout::roster::Roster;
 use am_layout::{
     BadGeometry, CONTROL_AT_BYTES, CONTROL_WORDS, Geometry, OFFSET_UNIT_BYTES, Offset,
@@ -39,7 +39,9 @@ pub enum Spill {
 /// A handle to an allocator in an arena.
 ///
 /// Cloning is cheap; clones, threads and processes may use the same arena at once. Allocation and
-/// [`ack`](Self::ack) are lock-free, bounded, and make no system call.
+/// [`ack`](Self::ack) are lock-free, bounded, and make no system call, with two exceptions: a thread's
+/// first call claims its lane, which takes memory from the heap; and an allocation that is about to
+/// fail asks the kernel who of the other participants is dead.
 #[derive(Clone)]
 pub struct Matrix {
     inner: Arc<Inner>,
@@ -266,8 +268,15 @@ impl Matrix {
         state: State,
         error: Error,
     ) -> Result<Offset, Error> {
-        if self.recover().is_empty() {
+        if !self.attachment().is_pressed() {
             return Err(error);
+        }
+        let recovery = self.recover();
+        if recovery.is_empty() {
+            return Err(error);
+        }
+        if recovery.deferred > 0 {
+            self.attachment().relieve();
         }
         self.carve_once(bytes, align, state)
     }
@@ -388,10 +397,11 @@ impl Matrix {
 }
 
 impl Drop for Inner {
-    /// Gives back what forgotten guards hold; then the attachment leaves.
+    /// Leaves; what forgotten guards hold goes back as the blocks of a dead participant do.
     fn drop(&mut self) {
-        if self.attachment.is_ours() && self.attachment.held() != 0 {
-            Matrix::give_back_forgotten(&self.parts, &self.attachment);
+        let attachment = &self.attachment;
+        if attachment.is_ours() && attachment.abandon_if_holding() {
+            recover_left_behind(&self.parts, attachment);
         }
     }
 }

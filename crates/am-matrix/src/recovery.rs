@@ -11,8 +11,10 @@ use am_tlsf::{Headers, Lane};
 use std::sync::atomic::Ordering::{AcqRel, Release};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Tries to become the recoverer, by an attachment that leaves forgotten guards behind.
+const LEAVE_TRIES: u32 = 1000;
 /// The byte of the segment whose lock its one recoverer holds: the first of the head.
-const RECOVERY_LOCK_BYTE: u64 = GUARD_BYTES as u64;
+pub(crate) const RECOVERY_LOCK_BYTE: u64 = GUARD_BYTES as u64;
 
 /// A participant: one attachment that some process made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,26 +122,9 @@ impl Matrix {
             own: Some(attachment.slot()),
         }
     }
-
-    /// Gives back what forgotten guards of this very attachment hold; nobody operates through it.
-    pub(crate) fn give_back_forgotten(
-        parts: &[Option<Part<'_>>; SECTORS],
-        attachment: &Attachment,
-    ) {
-        for part in parts.iter().flatten() {
-            for run in part.sector.runs() {
-                if let Seen::Head(State::Held, _) = run.seen
-                    && part.sector.headers.owner(run.at) == attachment.owner()
-                {
-                    let lane = attachment.shared().lane(part.id as usize);
-                    let _ = am_ripple::ack(&part.sector, lane, run.at, State::Held);
-                }
-            }
-        }
-    }
 }
 
-/// Recovers before an attachment has a slot: all of them may be the dead's.
+/// Recovers for who has no slot: not yet, or no longer.
 pub(crate) fn recover_first(
     parts: &[Option<Part<'_>>; SECTORS],
     roster: Roster<'_>,
@@ -148,7 +133,38 @@ pub(crate) fn recover_first(
     Field { parts, roster, liveness, own: None }.recover();
 }
 
+/// Recovers what an attachment left behind that nobody operates through any more, and frees its slot.
+/// If others recover all the time, they do it: to them it is dead.
+pub(crate) fn recover_left_behind(parts: &[Option<Part<'_>>; SECTORS], attachment: &Attachment) {
+    let (roster, liveness) = (attachment.roster(), attachment.liveness());
+    let field = Field { parts, roster, liveness, own: None };
+    let (slot, state) = (attachment.slot(), attachment.state());
+    for _ in 0..LEAVE_TRIES {
+        let recovered = field.exclusively(|| {
+            // Not if somebody was faster, for then the slot may be another's by now.
+            if roster.slot(slot).is_some_and(|words| words.state() == state) {
+                field.recover_from(&[(slot, state)]);
+            }
+        });
+        if recovered.is_some() {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
 impl<'f> Field<'f> {
+    /// Does something as the one recoverer; `None` when somebody else is it.
+    fn exclusively<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+        if !matches!(self.liveness.try_lock(RECOVERY_LOCK_BYTE), Ok(true)) {
+            return None;
+        }
+        let result = act();
+        // Giving up a lock of one's own has no way to fail that closing would not put right.
+        let _ = self.liveness.unlock(RECOVERY_LOCK_BYTE);
+        Some(result)
+    }
+
     fn participants(&self) -> Vec<Participant> {
         let held = self.held();
         (0..SLOTS).filter_map(|slot| self.participant(slot, &held)).collect()
@@ -202,18 +218,13 @@ impl<'f> Field<'f> {
         {
             return Recovery::default();
         }
-        let busy = Recovery { busy: true, ..Recovery::default() };
-        if !matches!(self.liveness.try_lock(RECOVERY_LOCK_BYTE), Ok(true)) {
-            return busy;
-        }
-        // Again, now that nobody else recovers: who was dead may have been recovered since.
-        let recovery = match self.dead() {
+        let busy = || Recovery { busy: true, ..Recovery::default() };
+        let recovery = self.exclusively(|| match self.dead() {
+            // Again, now that nobody else recovers: who was dead may have been recovered since.
             (dead, false) if dead.is_empty() => Recovery::default(),
-            (dead, _) => self.recover_from(&dead).unwrap_or(busy),
-        };
-        // Giving up a lock of one's own has no way to fail that closing would not put right.
-        let _ = self.liveness.unlock(RECOVERY_LOCK_BYTE);
-        recovery
+            (dead, _) => self.recover_from(&dead).unwrap_or_else(busy),
+        });
+        recovery.unwrap_or_else(busy)
     }
 
     /// Recovers from these dead; `None` when there is no lane to do it from.
@@ -259,14 +270,14 @@ impl<'f> Field<'f> {
     /// A lane to recover from. Threads leave the first ones to recoverers; if dead recoverers left
     /// all of them in use, a lane that some dead thread left idle will do.
     fn claim_lane(&self, is_dead: impl Fn(u32) -> bool) -> Option<RosterLane<'f>> {
-        if let Some(lane) = self.roster.claim(0, RECOVERER) {
+        if let Some(lane) = self.roster.claim(0..LANES, RECOVERER) {
             return Some(lane);
         }
         let idle = |lane: &RosterLane<'_>| {
             is_dead(lane.owner()) && (0..SECTORS).all(|s| lane.told(s).1 == Told::Nothing)
         };
         self.roster.lanes().find(idle)?.release();
-        self.roster.claim(0, RECOVERER)
+        self.roster.claim(0..LANES, RECOVERER)
     }
 
     /// Gives the slots and lanes of the dead to whoever comes next, but for those of whom something is

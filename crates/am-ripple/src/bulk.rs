@@ -27,20 +27,20 @@ pub fn split<H: Headers>(
     if pieces == 1 {
         return Ok(1);
     }
-    // Until the end there are heads inside a block, which nobody else may judge (I1).
-    lane.begin(at, at + len);
-    for number in (1..pieces).rev() {
+    // The first piece first: the granules behind it are limbo then, and become blocks one by one. So
+    // at no instant there is a head inside a block (I1), wherever this thread may die.
+    lane.begin(at + piece, at + len);
+    sector.store_tail(at, piece);
+    resize(sector, lane, at, len, piece)?;
+    for number in 1..pieces {
         let start = at + number * piece;
         let end = if number + 1 == pieces { at + len } else { start + piece };
         sector.headers.set_left(start, start - piece);
         sector.headers.mark_owner(start);
         sector.store_tail(start, end - start);
-        // Release (E2): the piece is whole. Until the first head shrinks, below, it lies inside
-        // the block that is ours, where nobody looks for a head.
+        // Release (E2): publishes header and tail to whoever acks or takes this piece.
         sector.word(start).store(head(State::Held, end - start));
     }
-    sector.store_tail(at, piece);
-    resize(sector, lane, at, len, piece)?;
     sector.done(lane);
     Ok(pieces)
 }

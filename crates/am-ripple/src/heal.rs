@@ -108,6 +108,7 @@ fn trim<H: Headers>(
 /// Returns the length of the longest free block seen, in granules. Never needed for correctness of
 /// what is allocated; run it to repair hints after a peer's damage or death.
 pub fn repair<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>) -> u32 {
+    sector.index().restore_parents();
     heal(sector, lane, None).largest
 }
 

@@ -19,7 +19,7 @@
 use crate::ripple::{Range, give_back};
 use am_layout::mutation::{self, Mutation};
 use am_layout::roster::{Roster, Told};
-use am_layout::{Event, INTERIOR, Seen, State, head};
+use am_layout::{Event, Seen, State, head};
 use am_tlsf::{Headers, Lane, Sector};
 
 /// Looks at one suspect before it is left to a later recovery.
@@ -100,6 +100,8 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
     /// done with, in this sector. Lock-free, bounded: a walk over the sector, and two looks at the
     /// roster per range found.
     pub fn recover(&self, mut found: impl FnMut(Found)) {
+        // A recoverer that died may have left its suspicion, which costs the living time.
+        self.sector.acquit();
         self.collect_limbo(&mut found);
         self.sweep(&mut found);
     }
@@ -186,25 +188,24 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
 
     /// Gives back what is nobody's in `range`, piece by piece; tells whether nothing is left.
     fn settle(&self, owner: u32, range: Range, found: &mut (impl FnMut(Found) + ?Sized)) -> bool {
+        let (mut at, end) = (range.head, range.end());
         let mut disturbed = 0;
-        // A piece that was given back is nobody's no more, and there are no more than granules.
-        for _ in 0..LOOKS_MAX.saturating_add(range.len) {
-            match self.prove(range) {
+        // Bounded: every turn goes on behind a piece, or counts as disturbed.
+        while at < end && disturbed < LOOKS_MAX {
+            match self.prove(Range { head: at, len: end - at }) {
                 Ok(None) => return true,
+                // What lies before it is somebody's, or a living thread's limbo: go on behind it.
                 Ok(Some(piece)) => match self.give_back(piece, found) {
-                    // All of it: no need to prove that nothing is left.
-                    Some(back) if back == range => return true,
-                    Some(_) => {}
+                    Some(back) => at = back.end().max(at + 1),
                     None => disturbed += 1,
                 },
                 Err(Disturbed) => disturbed += 1,
             }
-            if disturbed == LOOKS_MAX {
-                break;
-            }
         }
-        found(Found::Deferred { owner });
-        false
+        if at < end {
+            found(Found::Deferred { owner });
+        }
+        at >= end
     }
 
     /// The first piece in `range` that is nobody's, proven; `None` when there is none.
@@ -311,12 +312,6 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
                 }
                 let was_held = word == head(State::Held, len);
                 found(if was_held { Found::Held { at, len } } else { Found::Limbo { at, len } });
-            }
-        }
-        // A split that never ended leaves heads inside a held block.
-        for granule in at + 1..at + len {
-            if matches!(self.sector.seen_at(granule), Seen::Head(..) | Seen::Illegal(_)) {
-                self.sector.word(granule).store(INTERIOR);
             }
         }
         self.sector.count(Event::Recovered);

@@ -168,6 +168,24 @@ impl<'a> Index<'a> {
         self.fl().fetch_or_full(1 << cell.fl());
     }
 
+    /// Sets every bit over a word that is not empty: whoever set or cleared the one below may have died
+    /// before it came to this one. Takes time in proportion to the index.
+    pub fn restore_parents(&self) {
+        for cell in (0..self.shape.cells).map(|number| Cell::new(number / STEPS, number % STEPS)) {
+            for level in 0..self.shape.levels - 1 {
+                for below in 0..=(self.bits(level) - 1) >> FAN_SHIFT {
+                    if self.node(cell, level, below << FAN_SHIFT).load() != 0 {
+                        self.node(cell, level + 1, below).fetch_or_full(bit(below));
+                    }
+                }
+            }
+            if self.node(cell, self.shape.levels - 1, 0).load() != 0 {
+                self.sl(cell.fl()).fetch_or_full(1 << cell.sl());
+                self.fl().fetch_or_full(1 << cell.fl());
+            }
+        }
+    }
+
     #[cold]
     fn set_from(&self, cell: Cell, level: usize, mut at: u32) {
         for level in level..self.shape.levels {

@@ -242,7 +242,11 @@ impl Builder {
 /// A segment's locks, as the matrix asks for them.
 struct SegmentLocks(Locks);
 
-impl Liveness for SegmentLocks {
+// SAFETY: the locks are the kernel's, on a description of their own, which only the making process has:
+// a child's fork handler closes its copy, and one that runs no handlers only makes them last longer.
+// They fall when the last descriptor is closed, after the last thread has left user mode. The word lies
+// in a page that the kernel wipes at fork.
+unsafe impl Liveness for SegmentLocks {
     fn try_lock(&self, byte: u64) -> io::Result<bool> {
         self.0.try_lock(byte)
     }

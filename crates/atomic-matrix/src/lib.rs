@@ -32,9 +32,9 @@
 //! segment, an allocation that finds no block, or a call of `recover`. Nobody waits for the dead. A
 //! block that was given away by its offset stays, for somebody may know of it.
 //!
-//! A forked child is not its parent. The handles it inherits refuse every call with [`Error::Forked`],
-//! and guards it inherits do nothing when they are dropped; reading through them is a race with the
-//! parent that still owns them. The child opens the segment anew, by its name or by
+//! A forked child is not its parent. The handles it inherits refuse every call that would change
+//! something with [`Error::Forked`], and guards it inherits do nothing when they are dropped; reading
+//! through them is a race with the parent that still owns them. The child opens the segment anew, by its name or by
 //! [`Builder::attach`] with a duplicate of the descriptor, and is a participant of its own then.
 //!
 //! No call here may be made from a signal handler: it may have interrupted another one on the same

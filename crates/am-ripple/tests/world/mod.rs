@@ -11,7 +11,7 @@ use std::fmt::Write;
 pub struct World {
     shape: IndexShape,
     pub words: Vec<Word>,
-    bits: Vec<Word>,
+    pub bits: Vec<Word>,
     lefts: Vec<Word>,
     owners: Vec<Word>,
     control: Vec<Word>,
@@ -97,7 +97,7 @@ impl World {
     pub fn lane(&self, number: usize, owner: u32) -> Lane<'_> {
         let roster = self.roster();
         let lane = roster.lanes().nth(number).filter(|lane| lane.owner() == owner);
-        let lane = lane.or_else(|| roster.claim(number, owner)).expect("a lane");
+        let lane = lane.or_else(|| roster.claim(number..number + 1, owner)).expect("a lane");
         Lane::telling(lane.intent(0))
     }
 
