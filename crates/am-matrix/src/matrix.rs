@@ -6,7 +6,7 @@ use crate::block::Block;
 use crate::error::{Error, SectorId};
 use crate::lanes::{self, Lanes};
 use crate::liveness::{Immortal, Liveness};
-use crate::recovery::{recover_first, recover_left_behind};
+use crate::recovery::{Recovery, recover_first, recover_left_behind};
 use am_layout::roster::Roster;
 use am_layout::{
     BadGeometry, CONTROL_AT_BYTES, CONTROL_WORDS, Geometry, OFFSET_UNIT_BYTES, Offset,
@@ -54,6 +54,7 @@ struct Inner {
     /// First 32-byte unit of each sector; the largest number when it is absent.
     starts: [u32; SECTORS],
     geometry: Geometry,
+    first_recovery: Recovery,
     attachment: Arc<Attachment>,
 }
 
@@ -110,7 +111,7 @@ impl Matrix {
     pub fn attach_with(arena: Arena, liveness: Box<dyn Liveness>) -> Result<Self, Error> {
         let geometry = read_geometry(&arena)?;
         let roster = attachment::roster(&arena)?;
-        await_room(&parts(&arena, &geometry, 0)?, roster, &*liveness);
+        let first_recovery = await_room(&parts(&arena, &geometry, 0)?, roster, &*liveness);
         let attachment = Arc::new(Attachment::new(arena, liveness)?);
         let views = parts(attachment.arena(), &geometry, attachment.owner())?;
         let mut starts = [u32::MAX; SECTORS];
@@ -126,7 +127,7 @@ impl Matrix {
         };
         // The thread that attaches will most likely use it: its lane is claimed now, not later.
         lanes::mine(&attachment);
-        let inner = Inner { parts, starts, geometry, attachment };
+        let inner = Inner { parts, starts, geometry, first_recovery, attachment };
         Ok(Self { inner: Arc::new(inner), spill: Spill::Off })
     }
 
@@ -379,6 +380,10 @@ impl Matrix {
         &self.inner.parts
     }
 
+    pub(crate) fn first_recovery(&self) -> &Recovery {
+        &self.inner.first_recovery
+    }
+
     pub(crate) fn attachment(&self) -> &Attachment {
         &self.inner.attachment
     }
@@ -408,15 +413,21 @@ impl Drop for Inner {
 
 /// Recovers, so that there is a slot; if the dead have them all and somebody else recovers, waits for
 /// that, for a while.
-fn await_room(parts: &[Option<Part<'_>>; SECTORS], roster: Roster<'_>, liveness: &dyn Liveness) {
+fn await_room(
+    parts: &[Option<Part<'_>>; SECTORS],
+    roster: Roster<'_>,
+    liveness: &dyn Liveness,
+) -> Recovery {
     let full = || roster.slots().all(|slot| slot.state().is_taken());
+    let mut recovery = recover_first(parts, roster, liveness);
     for _ in 0..ROOM_TRIES {
-        recover_first(parts, roster, liveness);
         if !full() {
-            return;
+            break;
         }
         std::thread::sleep(ROOM_PAUSE);
+        recovery = recover_first(parts, roster, liveness);
     }
+    recovery
 }
 
 /// The sectors of an arena, for a participant whom headers call `owner`.

@@ -29,7 +29,7 @@ pub struct Participant {
     pub since: SystemTime,
     /// Whether it lives. The dead stay listed until they are recovered.
     pub alive: bool,
-    /// Whether it is the handle that was asked.
+    /// Whether it is the handle that was asked; of one that was inherited by fork, none is.
     pub own: bool,
     /// Blocks that its guards hold.
     pub blocks: u64,
@@ -63,7 +63,8 @@ pub struct Recovery {
     pub bytes: u64,
     /// Ranges that could not be told from a living thread's, and were left to a later recovery.
     pub deferred: u32,
-    /// Whether another recovery was at work, so that this one did nothing.
+    /// Whether another recovery was at work, or this handle was inherited by fork, so that nothing was
+    /// done.
     pub busy: bool,
 }
 
@@ -94,6 +95,15 @@ impl Matrix {
         self.field().participants()
     }
 
+    /// Returns what this handle recovered when it attached.
+    ///
+    /// Whoever supervises others and wants to know what their deaths left should ask here, or call
+    /// [`recover`](Self::recover) before it lets new ones attach, which recover too.
+    #[must_use]
+    pub fn recovered_first(&self) -> &Recovery {
+        self.first_recovery()
+    }
+
     /// Gives back everything that dead participants left: blocks that their guards held, ranges that
     /// their operations had in hand, and hints they did not come to write. Nothing else: a block that
     /// was given away, or allocated by its offset, stays.
@@ -119,18 +129,18 @@ impl Matrix {
             parts: self.all_parts(),
             roster: attachment.roster(),
             liveness: attachment.liveness(),
-            own: Some(attachment.slot()),
+            own: attachment.is_ours().then_some(attachment.slot()),
         }
     }
 }
 
-/// Recovers for who has no slot: not yet, or no longer.
+/// Recovers for who has no slot yet.
 pub(crate) fn recover_first(
     parts: &[Option<Part<'_>>; SECTORS],
     roster: Roster<'_>,
     liveness: &dyn Liveness,
-) {
-    Field { parts, roster, liveness, own: None }.recover();
+) -> Recovery {
+    Field { parts, roster, liveness, own: None }.recover()
 }
 
 /// Recovers what an attachment left behind that nobody operates through any more, and frees its slot.

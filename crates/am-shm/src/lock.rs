@@ -56,7 +56,9 @@ impl Span {
 
     /// Tells whether another description than `file`'s holds any of it.
     pub(crate) fn is_locked_elsewhere(self, file: &File) -> Result<bool, Errno> {
-        let mut flock = self.flock(libc::F_WRLCK);
+        // What would keep a reader out: a write lock, which needs write permission. Somebody who may
+        // only read cannot pretend to be one of us.
+        let mut flock = self.flock(libc::F_RDLCK);
         fcntl(file, FcntlArg::F_OFD_GETLK(&mut flock))?;
         Ok(c_int::from(flock.l_type) != libc::F_UNLCK)
     }

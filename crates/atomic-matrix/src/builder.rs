@@ -5,6 +5,7 @@ use am_matrix::{Arena, Liveness, Spill, plan};
 use am_shm::{InitError, Locks, Mapping, Options, Place, Segment};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
@@ -20,6 +21,12 @@ pub enum OpenError {
     /// The size or the split cannot work, or the segment's geometry is corrupt.
     #[error(transparent)]
     Matrix(#[from] am_matrix::Error),
+    /// Other users may write to the segment, and [`Builder::trust_peers`] was not called.
+    #[error("mode {mode:#o} lets other users write to the segment: `trust_peers` if that is meant")]
+    OpenToOthers {
+        /// The permission bits of the file.
+        mode: u32,
+    },
     /// The segment exists already with another size or split.
     #[error(
         "the segment exists with {existing_bytes} bytes, {existing_split:?} percent; \
@@ -113,9 +120,14 @@ impl Builder {
         self
     }
 
-    /// Lets processes of other users take part: sets the permission bits of the file, exactly,
-    /// whatever the umask, and also opens a segment that another user owns. Without it a segment is
-    /// made with `0o600`, and one of another user is refused.
+    /// Lets processes of other users take part: a segment that this call makes gets the permission
+    /// bits `mode`, exactly, whatever the umask; one that exists keeps its own, and is opened even if
+    /// another user owns it or others may write to it. Without it a segment is made with `0o600`, and
+    /// such ones are refused.
+    ///
+    /// Every member needs it, the owner too. Give read and write together or not at all: who may only
+    /// read cannot take part, but can keep others from entering, by locks. The file's group is the
+    /// maker's; to choose another, change it by the path after making the segment.
     ///
     /// # Safety
     /// Every process that may open the segment writes to it by this library only, and does not cut
@@ -233,6 +245,14 @@ impl Builder {
     }
 
     fn finish(self, segment: Segment) -> Result<Matrix, OpenError> {
+        if !self.options.any_owner {
+            // Whatever the file's name allows now: of a memfd, its descriptors are what matters.
+            let named = segment.place().and_then(|path| path.symlink_metadata().ok());
+            let mode = named.map_or(0, |meta| meta.permissions().mode() & 0o777);
+            if mode & 0o022 != 0 {
+                return Err(OpenError::OpenToOthers { mode });
+            }
+        }
         let liveness = Box::new(SegmentLocks(segment.locks()?));
         let core = am_matrix::Matrix::attach_with(arena(segment.mapping()), liveness)?;
         Ok(Matrix::new(core.with_spill(self.spill), segment))

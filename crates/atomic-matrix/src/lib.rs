@@ -44,7 +44,8 @@
 //!
 //! Whoever can open the segment's file can write to all of it. By default that is your own user
 //! (mode 0600, and a file of another user is refused), who could attach a debugger as well. Letting
-//! others in is [`Builder::trust_peers`], and `unsafe`: the caller vouches for them.
+//! others in is [`Builder::trust_peers`], and `unsafe`: the caller vouches for them. Without it, a
+//! segment that others may write to is refused.
 //!
 //! Among processes that use this library, safe calls are sound whatever their arguments: an offset is
 //! checked before it is used, a block has one owner, and the allocator's own words never lie in a
@@ -57,6 +58,7 @@
 //! | make two guards show the same bytes, change them under a guard | make this library touch memory outside the segment |
 //! | take blocks away, lose them, or have them recovered too early | make an offset or a length be used unchecked |
 //! | end this process by a `SIGBUS`, by cutting a named file short | cut a memfd short: it is sealed |
+//! | pretend that the dead live, and keep others from entering or recovering | keep those who are in from allocating |
 //!
 //! So a payload from a peer that is not trusted must be copied out before it is judged.
 

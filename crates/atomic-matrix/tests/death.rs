@@ -104,6 +104,7 @@ fn death_of_a_holder_is_noticed_by_who_opens_the_segment() {
     kill_and_wait(actor, &matrix, 1);
     let other = Matrix::builder().open(&scratch.name()).unwrap();
     assert_eq!(other.participants().len(), 2);
+    assert_eq!((other.recovered_first().blocks, other.recovered_first().dead.len()), (10, 1));
     assert!(other.recover().is_empty());
     other.ack(raw).unwrap();
     assert_whole(&matrix);

@@ -107,3 +107,23 @@ fn segment_with_any_word_of_its_head_damaged_is_refused_or_works() {
     }
     assert!(worked < 60 * 8, "nothing was refused");
 }
+
+#[test]
+fn segment_that_others_may_write_to_is_refused_unless_they_are_trusted() {
+    use std::os::unix::fs::PermissionsExt;
+    for mode in [0o620, 0o602, 0o666] {
+        let scratch = made();
+        std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let error = refused(&scratch);
+        assert!(matches!(error, OpenError::OpenToOthers { mode: seen } if seen == mode), "{error}");
+        // SAFETY: nobody else opens it.
+        let trusting = unsafe { Matrix::builder().trust_peers(0o600) };
+        assert!(trusting.open(&scratch.name()).is_ok());
+    }
+    let scratch = Scratch::new();
+    // SAFETY: nobody else opens it.
+    let trusting = unsafe { Matrix::builder().size(SIZE).trust_peers(0o660) };
+    drop(trusting.create(&scratch.name()).expect("creates"));
+    let made = std::fs::metadata(scratch.path()).unwrap().permissions().mode();
+    assert_eq!(made & 0o777, 0o660);
+}
