@@ -372,8 +372,10 @@ fn death_in_split_and_bulk_ack_loses_nothing() {
     for_every_death(
         0,
         |arena, writes| {
+            // Another died before, having told of a part of what is split: its lane comes first.
+            arena.world.lane(DEAD_LANE, DEAD).begin(2, 4);
             arena.die(writes, |a| {
-                let (sector, lane) = (a.world.sector_of(DEAD), a.world.lane(DEAD_LANE, DEAD));
+                let (sector, lane) = (a.world.sector_of(DEAD), a.world.lane(OTHER_LANE, DEAD));
                 let Ok(run) = allocate(&sector, &lane, &Want::held(3)) else { return };
                 assert_eq!(split(&sector, &lane, run.head, 1), Ok(3));
                 let mut heads = [0, 1, 2].map(|n| run.head + n);
