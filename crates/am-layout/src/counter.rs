@@ -39,6 +39,10 @@ pub const WALKS: usize = 16;
 /// Index of the number of times that a block was given back while somebody walked.
 pub const RETURNS: usize = 17;
 
+/// Index of the number of times that an allocation was about to fail; caches give back when it
+/// changes.
+pub const PRESSURE: usize = 18;
+
 /// Index of the first granule that a recoverer looks at, and of the one behind the last; 0 for none.
 pub const SUSPECT: [usize; 2] = [20, 21];
 /// Index of the word that a living thread sets when it dealt with what a recoverer looks at.

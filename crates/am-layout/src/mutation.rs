@@ -37,6 +37,11 @@ pub enum Mutation {
     RecoverForgetsFirstLook,
     RecoverForgetsSecondLook,
     RecoverForgetsTouched,
+    CutForgetsFirst,
+    FlushForgetsIntent,
+    FlushForgetsHeads,
+    UnparkWithoutRelease,
+    RecoverForgetsCached,
 }
 
 impl Mutation {
@@ -76,9 +81,18 @@ impl Mutation {
         Mutation::RecoverForgetsTouched,
     ];
 
+    /// Defects of the thread caches.
+    pub const CACHE: [Mutation; 5] = [
+        Mutation::CutForgetsFirst,
+        Mutation::FlushForgetsIntent,
+        Mutation::FlushForgetsHeads,
+        Mutation::UnparkWithoutRelease,
+        Mutation::RecoverForgetsCached,
+    ];
+
     /// Every defect.
     pub fn all() -> impl Iterator<Item = &'static Mutation> {
-        Self::DIRECT.iter().chain(&Self::RECOVERY)
+        Self::DIRECT.iter().chain(&Self::RECOVERY).chain(&Self::CACHE)
     }
 }
 

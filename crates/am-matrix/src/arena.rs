@@ -169,6 +169,11 @@ impl am_tlsf::Headers for BlockHeaders<'_> {
         self.of(head).owner.load()
     }
 
+    #[inline]
+    fn is_own(&self, head: u32) -> bool {
+        self.of(head).owner.load_relaxed() == self.owner
+    }
+
     /// The note is the payload bytes that were asked for.
     #[inline]
     fn set_note(&self, head: u32, note: u64) {
@@ -179,6 +184,14 @@ impl am_tlsf::Headers for BlockHeaders<'_> {
 }
 
 impl BlockHeaders<'_> {
+    /// The address of the payload of the block at granule `head`, which lies in the sector.
+    #[inline]
+    pub(crate) fn payload(&self, head: u32) -> NonNull<u8> {
+        let header = self.first.wrapping_add((head as usize) << self.granule_shift);
+        // SAFETY: an address inside the arena or at its end, and so not null.
+        unsafe { NonNull::new_unchecked(header.wrapping_add(HEADER_BYTES).cast_mut()) }
+    }
+
     /// The payload bytes that were asked for; an allegation.
     pub(crate) fn bytes(&self, head: u32) -> u64 {
         let [low, high] = &self.of(head).bytes;

@@ -2,7 +2,7 @@
 
 use crate::arena::Arena;
 use crate::error::Error;
-use crate::lanes::Lanes;
+use crate::lanes::{CACHED_SECTORS, Lanes};
 use crate::liveness::Liveness;
 use am_layout::ROSTER_AT_BYTES;
 use am_layout::roster::{
@@ -10,7 +10,7 @@ use am_layout::roster::{
 };
 use crossbeam_utils::CachePadded;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -24,9 +24,8 @@ const RELIEF: u32 = 64;
 
 /// A participant: what one attachment is to the others, and what its threads share.
 pub(crate) struct Attachment {
-    /// Never used twice in a process.
-    id: u64,
-    /// The liveness's word, which stands below and lives as long: read at every call.
+    /// The liveness's word, which stands below and lives as long: read at every call. It holds a
+    /// number that no other attachment of this process has or had, and 0 in a forked child.
     alive: &'static AtomicU32,
     slot: usize,
     state: SlotState,
@@ -58,7 +57,6 @@ impl Attachment {
     /// # Errors
     /// [`Error::TooManyParticipants`], [`Error::TooManyThreads`], [`Error::Locks`].
     pub(crate) fn new(arena: Arena, liveness: Box<dyn Liveness>) -> Result<Self, Error> {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let roster = roster(&arena)?;
         // SAFETY: only the lifetime changes. The words lie in the arena, at an address that moving
         // the arena does not change, and the attachment keeps it as long as the view.
@@ -72,9 +70,9 @@ impl Attachment {
             leave(&roster, slot, state);
             return Err(Error::TooManyThreads { maximum: LANES as u32 });
         };
+        // Relaxed: the same thread goes on with it, and hands the attachment on with whatever it takes.
+        alive.store(next_id(), Relaxed);
         Ok(Self {
-            // Relaxed: only uniqueness matters.
-            id: NEXT_ID.fetch_add(1, Relaxed),
             alive,
             slot,
             state,
@@ -88,9 +86,11 @@ impl Attachment {
         })
     }
 
+    /// A number that no other attachment of this process has or had; 0 in a forked child.
     #[inline]
-    pub(crate) fn id(&self) -> u64 {
-        self.id
+    pub(crate) fn id(&self) -> u32 {
+        // Relaxed: it changes by a fork only, which orders everything before it.
+        self.alive.load(Relaxed)
     }
 
     pub(crate) fn arena(&self) -> &Arena {
@@ -123,9 +123,12 @@ impl Attachment {
     }
 
     /// Claims a lane for the calling thread; `None` when all are taken.
-    pub(crate) fn claim_lane(&self) -> Option<(RosterLane<'static>, Arc<CachePadded<Lanes>>)> {
+    pub(crate) fn claim_lane(
+        &self,
+        len_max: [u32; CACHED_SECTORS],
+    ) -> Option<(RosterLane<'static>, Arc<CachePadded<Lanes>>)> {
         let lane = self.roster.claim(LANES_FOR_RECOVERY..LANES_FOR_THREADS, self.owner())?;
-        let lanes = Arc::new(Lanes::of(lane));
+        let lanes = Arc::new(Lanes::of(lane, len_max));
         self.threads().live.push(lanes.clone());
         Some((lane, lanes))
     }
@@ -146,8 +149,7 @@ impl Attachment {
     /// Tells whether this process made the attachment, rather than inheriting it by fork.
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
-        // Relaxed: it changes by a fork only, which orders everything before it.
-        self.alive.load(Relaxed) != 0
+        self.id() != 0
     }
 
     /// Tells whether an allocation that fails should recover first.
@@ -175,6 +177,16 @@ impl Attachment {
             let _ = self.liveness.unlock(lock_byte(self.slot));
         }
         held != 0
+    }
+
+    /// The lanes of every thread that has some of its own.
+    pub(crate) fn live(&self) -> Vec<Arc<CachePadded<Lanes>>> {
+        self.threads().live.clone()
+    }
+
+    /// How many threads, of all participants, have a lane: an estimate, never 0.
+    pub(crate) fn lanes_in_use(&self) -> u32 {
+        (self.roster.lanes().filter(|lane| lane.owner() != 0).count() as u32).max(1)
     }
 
     fn threads(&self) -> std::sync::MutexGuard<'_, Threads> {
@@ -254,6 +266,15 @@ pub(crate) fn leave(roster: &Roster<'_>, slot: usize, state: SlotState) {
         // Not ours any more: somebody scribbled, and there is nothing to give up.
         let _ = words.change(state, state.left());
     }
+}
+
+/// A number that nobody had before, neither 0 nor the largest.
+fn next_id() -> u32 {
+    static LAST_ID: AtomicU32 = AtomicU32::new(0);
+    // Relaxed: only uniqueness matters. After four billion attachments, one in a microsecond, an hour
+    // has passed in doing nothing else; then this process must not attach any more.
+    let next = LAST_ID.fetch_update(Relaxed, Relaxed, |id| id.checked_add(1).filter(|&id| id < u32::MAX));
+    next.expect("a process attaches less than four billion times") + 1
 }
 
 fn locks(error: io::Error) -> Error {

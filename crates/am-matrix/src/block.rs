@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::matrix::Matrix;
-use am_layout::{Offset, State};
+use am_layout::{LEN_MAX, Offset, VALUE_BITS};
 use bytemuck::Pod;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -17,9 +17,39 @@ use std::ptr::NonNull;
 /// every block when the process dies.
 pub struct Block<'m> {
     matrix: &'m Matrix,
-    offset: Offset,
     payload: NonNull<u8>,
     len: usize,
+    place: Place,
+}
+
+/// Where a block lies: known to its guard, so that nothing in the segment need be believed for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place(u64);
+
+impl Place {
+    /// A block of `len` granules at `granule`. In one number, so that it moves as one.
+    #[inline]
+    pub(crate) fn new(sector: usize, granule: u32, len: u32) -> Self {
+        Self(u64::from(granule) | u64::from(len) << 32 | (sector as u64) << (32 + VALUE_BITS))
+    }
+
+    /// Granule of the head.
+    #[inline]
+    pub(crate) fn granule(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Number of the sector.
+    #[inline]
+    pub(crate) fn sector(self) -> usize {
+        (self.0 >> (32 + VALUE_BITS)) as usize
+    }
+
+    /// Length in granules.
+    #[inline]
+    pub(crate) fn len(self) -> u32 {
+        (self.0 >> 32) as u32 & LEN_MAX
+    }
 }
 
 // SAFETY: the block owns its bytes as a `Box<[u8]>` does.
@@ -29,21 +59,25 @@ unsafe impl Sync for Block<'_> {}
 
 impl<'m> Block<'m> {
     #[inline]
-    pub(crate) fn of(matrix: &'m Matrix, offset: Offset, len: usize) -> Self {
-        Self { matrix, offset, payload: matrix.arena().payload(offset), len }
+    pub(crate) fn of(matrix: &'m Matrix, payload: NonNull<u8>, len: usize, place: Place) -> Self {
+        Self { matrix, payload, len, place }
     }
 
     /// Returns where the payload lies, the same in every mapping.
     #[inline]
     #[must_use]
     pub fn offset(&self) -> Offset {
-        self.offset
+        self.matrix.offset_of(self.place)
     }
 
     /// Returns how many bytes the block could hold without moving, at least its length.
     #[must_use]
     pub fn usable_size(&self) -> usize {
-        self.matrix.usable_bytes(self.offset).unwrap_or(self.len)
+        self.matrix.usable_bytes_at(self.place)
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.place
     }
 
     pub(crate) fn belongs_to(&self, matrix: &Matrix) -> bool {
@@ -57,10 +91,10 @@ impl<'m> Block<'m> {
     #[must_use = "the block stays until this offset is taken or acked"]
     pub fn into_offset(self) -> Offset {
         let block = ManuallyDrop::new(self);
-        if let Err(Error::Corrupt { .. }) = block.matrix.give(block.offset) {
-            block.matrix.count_corrupt(block.offset);
+        if let Err(Error::Corrupt { .. }) = block.matrix.give(block.place, block.len) {
+            block.matrix.count_corrupt(block.place);
         }
-        block.offset
+        block.offset()
     }
 
     /// Gives the block back, and reports what a drop cannot.
@@ -69,7 +103,7 @@ impl<'m> Block<'m> {
     /// [`Error::Corrupt`] when a peer scribbled on the block's head; the block is lost then.
     pub fn free(self) -> Result<(), Error> {
         let block = ManuallyDrop::new(self);
-        block.matrix.ack_as(block.offset, State::Held)
+        block.matrix.free(block.place)
     }
 
     /// Makes the block `bytes` long in place, if it has room or its right neighbour is free.
@@ -83,7 +117,7 @@ impl<'m> Block<'m> {
     /// block's head; nothing is changed then.
     pub fn try_grow(&mut self, bytes: usize) -> Result<(), Error> {
         if bytes > self.len {
-            self.matrix.grow(self.offset, bytes as u64)?;
+            self.place = self.matrix.grow(self.place, bytes as u64)?;
             self.len = bytes;
         }
         Ok(())
@@ -95,7 +129,7 @@ impl<'m> Block<'m> {
     /// [`Error::Corrupt`] when a peer scribbled on the block's head.
     pub fn shrink(&mut self, bytes: usize) -> Result<(), Error> {
         if bytes < self.len {
-            self.matrix.shrink(self.offset, bytes as u64)?;
+            self.place = self.matrix.shrink(self.place, bytes as u64)?;
             self.len = bytes;
         }
         Ok(())
@@ -122,18 +156,18 @@ impl DerefMut for Block<'_> {
 }
 
 impl Drop for Block<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // A child of fork drops its copy of a guard here; the block stays its parent's.
-        if let Err(Error::Corrupt { .. }) = self.matrix.ack_as(self.offset, State::Held) {
-            self.matrix.count_corrupt(self.offset);
+        if !self.matrix.park_small(self.place) {
+            self.matrix.free_or_count(self.place);
         }
     }
 }
 
 impl std::fmt::Debug for Block<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Block({}, {} bytes)", self.offset, self.len)
+        write!(f, "Block({}, {} bytes)", self.offset(), self.len)
     }
 }
 
@@ -147,10 +181,10 @@ impl<'m, T: Pod> TypedBlock<'m, T> {
     pub(crate) fn of(block: Block<'m>) -> Result<Self, Error> {
         let expected_bytes = size_of::<T>() as u64;
         if block.len as u64 != expected_bytes || !block.payload.cast::<T>().is_aligned() {
-            let (offset, bytes) = (block.offset, block.len as u64);
+            let (offset, bytes) = (block.offset(), block.len as u64);
             // Not ours to free: it goes back to being given away.
             let block = ManuallyDrop::new(block);
-            let _ = block.matrix.give(block.offset);
+            let _ = block.matrix.give(block.place, block.len);
             return Err(Error::WrongSize { offset, bytes, expected_bytes });
         }
         Ok(Self { block, _value: PhantomData })
@@ -159,7 +193,7 @@ impl<'m, T: Pod> TypedBlock<'m, T> {
     /// Returns where the value lies, the same in every mapping.
     #[must_use]
     pub fn offset(&self) -> Offset {
-        self.block.offset
+        self.block.offset()
     }
 
     /// Gives the block away, as [`Block::into_offset`].

@@ -1,36 +1,63 @@
-//! Which lane a thread uses: one of its own per attachment, claimed at its first call.
+//! What a thread has in an attachment: its lanes and its caches, claimed at its first call.
 
-use crate::attachment::Attachment;
+use crate::error::Error;
+use crate::matrix::{Inner, Part};
+use am_cache::Cache;
 use am_layout::SECTORS;
 use am_layout::roster::RosterLane;
 use am_tlsf::Lane;
 use crossbeam_utils::CachePadded;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
-/// One thread's lanes, one per sector, and how many blocks its guards hold.
+/// Sectors whose blocks are cached: the small and the medium one. Large blocks cost more to touch
+/// than to carve.
+pub(crate) const CACHED_SECTORS: usize = 2;
+/// Granules that a cache parks at first.
+const LIMIT_FIRST: u32 = 4096;
+
+/// One thread's lanes and caches, one per sector, and how many blocks its guards hold.
 #[derive(Debug)]
 pub(crate) struct Lanes {
+    /// Used only as [`with_cache`](Self::with_cache) asks; those of shared lanes never.
+    caches: UnsafeCell<[Cache; CACHED_SECTORS]>,
     lanes: [Lane<'static>; SECTORS],
-    /// Blocks that this thread's guards took, less those they gave back, wrapping: a guard may be
-    /// dropped by another thread than the one that made it, so only the sum over threads counts.
+    /// Blocks that this thread took from the sectors for its guards and caches, less those it gave
+    /// back or away, wrapping: a guard may be dropped by another thread than the one that made it, so
+    /// only the sum over threads counts. What passes between guards and caches is not counted.
     held: AtomicU32,
     shared: bool,
 }
 
+// SAFETY: the lanes are atomics; of the caches, `with_cache` says who may use them.
+unsafe impl Sync for Lanes {}
+
 impl Lanes {
-    /// Lanes that tell by a roster's lane, which this thread claimed.
-    pub(crate) fn of(lane: RosterLane<'static>) -> CachePadded<Self> {
+    /// Lanes that tell by a roster's lane, which this thread claimed, and caches for blocks of up to
+    /// `len_max` granules.
+    pub(crate) fn of(
+        lane: RosterLane<'static>,
+        len_max: [u32; CACHED_SECTORS],
+    ) -> CachePadded<Self> {
         let lanes = std::array::from_fn(|sector| Lane::telling(lane.intent(sector)));
-        CachePadded::new(Self { lanes, held: AtomicU32::new(0), shared: false })
+        Self::with(lanes, len_max, false)
     }
 
-    /// Lanes for all threads that have none of their own.
+    /// Lanes for all threads that have none of their own; they have no cache.
     pub(crate) fn shared(lane: RosterLane<'static>) -> CachePadded<Self> {
         let lanes = std::array::from_fn(|sector| Lane::sharing(lane.intent(sector)));
-        CachePadded::new(Self { lanes, held: AtomicU32::new(0), shared: true })
+        Self::with(lanes, [0; CACHED_SECTORS], true)
+    }
+
+    fn with(
+        lanes: [Lane<'static>; SECTORS],
+        len_max: [u32; CACHED_SECTORS],
+        shared: bool,
+    ) -> CachePadded<Self> {
+        let caches = UnsafeCell::new(len_max.map(|len_max| Cache::new(len_max, LIMIT_FIRST)));
+        CachePadded::new(Self { caches, lanes, held: AtomicU32::new(0), shared })
     }
 
     /// The lane for a sector.
@@ -39,7 +66,51 @@ impl Lanes {
         &self.lanes[sector]
     }
 
-    /// Counts `more` blocks held (as a wrapping difference).
+    /// Acts on the cache of a sector; `None` when there is none.
+    ///
+    /// # Safety
+    /// The calling thread is the one that these lanes belong to, or nobody will use them any more; and
+    /// `act` does not come here again.
+    #[inline]
+    pub(crate) unsafe fn with_cache<T>(
+        &self,
+        sector: usize,
+        act: impl FnOnce(&mut Cache, &Lane<'static>) -> T,
+    ) -> Option<T> {
+        if self.shared || sector >= CACHED_SECTORS {
+            return None;
+        }
+        // SAFETY: the caller is the only one who uses the caches now, and shared ones are never used.
+        let caches = unsafe { &mut *self.caches.get() };
+        Some(act(&mut caches[sector], &self.lanes[sector]))
+    }
+
+    /// The small sector's cache, of lanes that a thread has alone.
+    ///
+    /// # Safety
+    /// As [`with_cache`](Self::with_cache) while the reference is used; and the lanes are not shared.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "the caller promises to be alone")]
+    pub(crate) unsafe fn small_cache(&self) -> &mut Cache {
+        // SAFETY: promised by the caller.
+        let caches = unsafe { &mut *self.caches.get() };
+        &mut caches[0]
+    }
+
+    /// Gives everything back that the caches have parked.
+    ///
+    /// # Safety
+    /// As [`with_cache`](Self::with_cache).
+    pub(crate) unsafe fn give_back(&self, parts: &[Option<Part<'_>>; SECTORS]) {
+        for part in parts.iter().flatten() {
+            let give_back = |cache: &mut Cache, lane: &Lane<'_>| cache.give_back(&part.sector, lane);
+            // SAFETY: promised by the caller; the cache calls nothing but the sector.
+            let back = unsafe { self.with_cache(part.id as usize, give_back) };
+            self.hold(back.unwrap_or(0).wrapping_neg());
+        }
+    }
+
+    /// Counts `more` blocks taken (as a wrapping difference).
     #[inline]
     pub(crate) fn hold(&self, more: u32) {
         if self.shared {
@@ -57,68 +128,98 @@ impl Lanes {
 
 /// The lanes of one thread in one attachment.
 struct Entry {
-    attachment: Weak<Attachment>,
-    id: u64,
+    matrix: Weak<Inner>,
+    id: u32,
     lane: RosterLane<'static>,
     lanes: Arc<CachePadded<Lanes>>,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        LAST.set((0, ptr::null()));
-        if let Some(attachment) = self.attachment.upgrade() {
-            attachment.retire(&self.lanes, self.lane);
+        forget();
+        if let Some(inner) = self.matrix.upgrade() {
+            // SAFETY: this thread's own lanes, which it will use no more.
+            unsafe { inner.retire(&self.lanes, self.lane) };
         }
     }
 }
 
+/// Attachments whose lanes a thread finds at once.
+const RECENT: usize = 4;
+/// No attachment's id.
+const NOBODY: u32 = u32::MAX;
+
 thread_local! {
-    /// The attachment used last, and this thread's lanes in it.
-    static LAST: Cell<(u64, *const Lanes)> = const { Cell::new((0, ptr::null())) };
+    /// The attachments used last, by id, and this thread's own lanes in them.
+    static LAST: [Cell<(u32, *const Lanes)>; RECENT] =
+        const { [const { Cell::new((NOBODY, ptr::null())) }; RECENT] };
+    /// The attachment whose shared lanes this thread used last.
+    static SHARING: Cell<u32> = const { Cell::new(NOBODY) };
     /// This thread's lanes in every attachment it used.
     static ENTRIES: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Returns this thread's lanes in `attachment`; claims them at the first call.
+/// Returns the lanes that this thread alone has in an attachment, if it has some and used them lately.
+#[inline(always)]
+pub(crate) fn own(inner: &Inner) -> Option<&Lanes> {
+    // 0 in a forked child, which is never remembered.
+    let id = inner.attachment().id();
+    let (last, lanes) = LAST.with(|last| last[id as usize % RECENT].get());
+    // SAFETY: `LAST` names the lanes of this thread's entry for the attachment: ids are never used
+    // twice, and whoever drops an entry forgets `LAST` first. The entry lives until this thread ends
+    // or the attachment does, and the caller borrows the attachment on this thread.
+    if last == id { Some(unsafe { &*lanes }) } else { None }
+}
+
+/// Returns this thread's lanes in an attachment; claims them at the first call.
 ///
 /// A thread that finds no lane left, or is being torn down, uses the attachment's shared lanes.
+///
+/// # Errors
+/// [`Error::Forked`] in a child that inherited the attachment.
 #[inline]
-pub(crate) fn mine(attachment: &Arc<Attachment>) -> &Lanes {
-    let (id, lanes) = LAST.get();
-    if id == attachment.id() {
-        // SAFETY: `LAST` names the attachment's shared lanes, or those of this thread's entry for it:
-        // ids are never used twice, and whoever drops an entry resets `LAST` first. The entry lives
-        // until this thread ends or the attachment does, and the caller borrows the attachment on
-        // this thread.
-        return unsafe { &*lanes };
+pub(crate) fn mine(inner: &Arc<Inner>) -> Result<&Lanes, Error> {
+    match own(inner) {
+        Some(lanes) => Ok(lanes),
+        None => find(inner),
     }
-    find(attachment)
+}
+
+fn forget() {
+    LAST.with(|last| last.iter().for_each(|last| last.set((NOBODY, ptr::null()))));
+    SHARING.set(NOBODY);
 }
 
 #[cold]
 #[inline(never)]
-fn find(attachment: &Arc<Attachment>) -> &Lanes {
+fn find(inner: &Arc<Inner>) -> Result<&Lanes, Error> {
+    let id = inner.attachment().id();
+    if id == 0 {
+        return Err(Error::Forked);
+    }
+    if SHARING.get() == id {
+        return Ok(inner.attachment().shared());
+    }
     let found = ENTRIES.try_with(|entries| {
         let mut entries = entries.try_borrow_mut().ok()?;
-        let id = attachment.id();
         if !entries.iter().any(|entry| entry.id == id) {
             // Entries of attachments that are gone go now; there are few.
-            entries.retain(|entry| entry.attachment.strong_count() > 0);
-            let (lane, lanes) = attachment.claim_lane()?;
-            entries.push(Entry { attachment: Arc::downgrade(attachment), id, lane, lanes });
+            entries.retain(|entry| entry.matrix.strong_count() > 0);
+            let (lane, lanes) = inner.claim_lane()?;
+            entries.push(Entry { matrix: Arc::downgrade(inner), id, lane, lanes });
         }
         let entry = entries.iter().find(|entry| entry.id == id)?;
         let lanes: *const Lanes = &**entry.lanes;
-        LAST.set((id, lanes));
+        LAST.with(|last| last[id as usize % RECENT].set((id, lanes)));
         Some(lanes)
     });
     match found {
-        // SAFETY: as in `mine`.
-        Ok(Some(lanes)) => unsafe { &*lanes },
+        // SAFETY: as in `own`.
+        Ok(Some(lanes)) => Ok(unsafe { &*lanes }),
         _ => {
             // Remembered, so that the roster is not searched at every call.
-            LAST.set((attachment.id(), attachment.shared()));
-            attachment.shared()
+            SHARING.set(id);
+            Ok(inner.attachment().shared())
         }
     }
 }

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 /// * a byte that one of them has locked, and neither unlocked nor been dropped since, is locked
 ///   elsewhere to every other; and two of them never have the same byte at once;
 /// * a lock falls by itself only when no thread of its holder's process can touch the segment again;
-/// * `alive` always returns the same word, not 0 in the process that made the value, and 0 in every
-///   process forked from it.
+/// * `alive` always returns the same word, which nothing else uses but the matrix, to keep a number
+///   in it; it is 0 in every process forked from the one that made the value.
 pub unsafe trait Liveness: Send + Sync {
     /// Tries to lock a byte; never waits. True when it is ours, false when another holder has it.
     ///
@@ -37,8 +37,8 @@ pub unsafe trait Liveness: Send + Sync {
     /// Whatever the kernel refuses; the holder then counts as alive.
     fn is_locked_elsewhere(&self, byte: u64) -> io::Result<bool>;
 
-    /// A word that is not 0 in the process that made this value, and 0 in every one forked from it.
-    /// Always the same one, at the same address; it is read at every call.
+    /// A word that is 0 in every process forked from the one that made this value, whatever was in it.
+    /// Always the same one, at the same address, and no other value's; it is read at every call.
     fn alive(&self) -> &AtomicU32;
 }
 

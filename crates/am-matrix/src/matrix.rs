@@ -2,18 +2,20 @@
 
 use crate::arena::{Arena, BlockHeaders, head_words, read_geometry};
 use crate::attachment::{self, Attachment};
-use crate::block::Block;
+use crate::block::{Block, Place};
 use crate::error::{Error, SectorId};
 use crate::lanes::{self, Lanes};
 use crate::liveness::{Immortal, Liveness};
 use crate::recovery::{Recovery, recover_first, recover_left_behind};
-use am_layout::roster::Roster;
+use am_layout::roster::{Roster, RosterLane};
 use am_layout::{
     BadGeometry, CONTROL_AT_BYTES, CONTROL_WORDS, Geometry, OFFSET_UNIT_BYTES, Offset,
     SECTOR_ALIGN_BYTES, SECTORS, SectorGeometry, State,
 };
+use am_cache::Cache;
 use am_ripple::{Carved, NoBlock, Want, WrongState};
-use am_tlsf::{Index, IndexShape, Lane, Sector};
+use am_tlsf::{Headers, Index, IndexShape, Lane, Sector};
+use crossbeam_utils::CachePadded;
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -46,16 +48,18 @@ pub enum Spill {
 pub struct Matrix {
     inner: Arc<Inner>,
     spill: Spill,
+    cached: bool,
 }
 
-struct Inner {
+/// What the handles of one attachment share.
+pub(crate) struct Inner {
     /// Views into the attachment's arena; the attachment stands below and lives as long.
     parts: [Option<Part<'static>>; SECTORS],
     /// First 32-byte unit of each sector; the largest number when it is absent.
     starts: [u32; SECTORS],
     geometry: Geometry,
     first_recovery: Recovery,
-    attachment: Arc<Attachment>,
+    attachment: Attachment,
 }
 
 /// One sector, as this process sees it.
@@ -112,7 +116,7 @@ impl Matrix {
         let geometry = read_geometry(&arena)?;
         let roster = attachment::roster(&arena)?;
         let first_recovery = await_room(&parts(&arena, &geometry, 0)?, roster, &*liveness);
-        let attachment = Arc::new(Attachment::new(arena, liveness)?);
+        let attachment = Attachment::new(arena, liveness)?;
         let views = parts(attachment.arena(), &geometry, attachment.owner())?;
         let mut starts = [u32::MAX; SECTORS];
         for (start, part) in starts.iter_mut().zip(&views) {
@@ -125,10 +129,35 @@ impl Matrix {
                 views,
             )
         };
+        let inner = Arc::new(Inner { parts, starts, geometry, first_recovery, attachment });
         // The thread that attaches will most likely use it: its lane is claimed now, not later.
-        lanes::mine(&attachment);
-        let inner = Inner { parts, starts, geometry, first_recovery, attachment };
-        Ok(Self { inner: Arc::new(inner), spill: Spill::Off })
+        lanes::mine(&inner)?;
+        Ok(Self { inner, spill: Spill::Off, cached: true })
+    }
+
+    /// Returns a handle to the same matrix with or without thread caches; by default it has them.
+    ///
+    /// Without, each call works on the sector itself: what is freed merges at once, and may be carved
+    /// by anybody at once. With, each thread keeps blocks that it freed for its next requests, and
+    /// gives them back when it has too many, when memory is short, when it ends, and on
+    /// [`trim`](Self::trim).
+    #[must_use]
+    pub fn with_thread_caches(mut self, cached: bool) -> Self {
+        self.cached = cached;
+        self
+    }
+
+    /// Gives back what this thread's caches keep.
+    ///
+    /// Lock-free, bounded by what they keep.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] in a child that inherited this handle.
+    pub fn trim(&self) -> Result<(), Error> {
+        let lanes = self.lanes()?;
+        // SAFETY: this thread's own lanes.
+        unsafe { lanes.give_back(&self.inner.parts) };
+        Ok(())
     }
 
     /// Returns a handle to the same matrix with another spill policy.
@@ -152,15 +181,20 @@ impl Matrix {
 
     /// Allocates a block of `bytes` (0 counts as 1) that the guard owns; dropping it acks.
     ///
+    /// From this thread's cache, if it has one: then no locked instruction.
+    ///
     /// The payload's content is whatever lay there before. It is aligned to 32 bytes at least.
     /// Lock-free, no system call.
     ///
     /// # Errors
     /// [`Error::Exhausted`], [`Error::Contended`] or [`Error::TooLarge`].
-    #[inline]
+    #[inline(always)]
     pub fn allocate(&self, bytes: usize) -> Result<Block<'_>, Error> {
-        let offset = self.carve(bytes as u64, 1, State::Held)?;
-        Ok(Block::of(self, offset, bytes))
+        let place = match self.take_small(bytes as u64, State::Held) {
+            Some(place) => place,
+            None => self.take_or_carve(bytes as u64, State::Held)?,
+        };
+        Ok(self.block(place, bytes))
     }
 
     /// Allocates a block of the layout's size whose payload has the layout's alignment.
@@ -171,8 +205,12 @@ impl Matrix {
         if layout.align() as u64 > SECTOR_ALIGN_BYTES {
             return Err(Error::AlignmentTooLarge { align_bytes: layout.align() });
         }
-        let offset = self.carve(layout.size() as u64, layout.align() as u64, State::Held)?;
-        Ok(Block::of(self, offset, layout.size()))
+        let (bytes, align) = (layout.size(), layout.align() as u64);
+        if align <= OFFSET_UNIT_BYTES {
+            return self.allocate(bytes);
+        }
+        let place = self.carve(self.lanes()?, bytes as u64, align, State::Held)?;
+        Ok(self.block(place, bytes))
     }
 
     /// Allocates a block of `bytes` zeroes.
@@ -190,12 +228,17 @@ impl Matrix {
     ///
     /// # Errors
     /// As [`allocate`](Self::allocate).
-    #[inline]
+    #[inline(always)]
     pub fn allocate_offset(&self, bytes: usize) -> Result<Offset, Error> {
-        self.carve(bytes as u64, 1, State::Allocated)
+        let place = match self.take_small(bytes as u64, State::Allocated) {
+            Some(place) => place,
+            None => self.take_or_carve(bytes as u64, State::Allocated)?,
+        };
+        Ok(self.offset_of(place))
     }
 
-    /// Gives back the block whose payload lies at `offset`; free neighbours merge at once.
+    /// Gives back the block whose payload lies at `offset`, to this thread's cache if it has one, else
+    /// to the sector, where free neighbours merge at once.
     ///
     /// Acts only on a block that no guard owns. Lock-free, bounded, no system call. Detected: any
     /// offset that is not the payload of an allocated block, so every double ack until the place is
@@ -205,7 +248,32 @@ impl Matrix {
     /// [`Error::NotAPayload`] or [`Error::NotAllocated`]; nothing is changed then.
     #[inline]
     pub fn ack(&self, offset: Offset) -> Result<(), Error> {
-        self.ack_as(offset, State::Allocated)
+        let (part, granule) = self.locate(offset)?;
+        let lanes = self.lanes()?;
+        let put = |cache: &mut Cache, lane: &Lane<'_>| {
+            cache.put_allocated(&part.sector, lane, granule)
+        };
+        self.give_up(lanes, part, granule, put).map_err(|wrong| not_allocated(offset, wrong))
+    }
+
+    /// As [`ack`](Self::ack), without a locked instruction where the block came from this handle or a
+    /// clone of it.
+    ///
+    /// A double ack is detected as ever, unless two come at the same moment: that is what the caller
+    /// rules out.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    ///
+    /// # Safety
+    /// From the beginning of this call to its end nobody else, in any process, passes this offset to
+    /// `ack`, `ack_unshared`, `from_offset` or `value_from_offset`.
+    #[inline]
+    pub unsafe fn ack_unshared(&self, offset: Offset) -> Result<(), Error> {
+        let (part, granule) = self.locate(offset)?;
+        let lanes = self.lanes()?;
+        let put = |cache: &mut Cache, lane: &Lane<'_>| cache.put_unshared(&part.sector, lane, granule);
+        self.give_up(lanes, part, granule, put).map_err(|wrong| not_allocated(offset, wrong))
     }
 
     /// Takes a block that was given away, by its offset; of several callers exactly one succeeds.
@@ -222,7 +290,7 @@ impl Matrix {
             .map_err(|wrong| not_allocated(offset, wrong))?;
         lanes.hold(1);
         let bytes = part.sector.headers.bytes(granule).min(part.geometry.usable_bytes(len));
-        Ok(Block::of(self, offset, bytes as usize))
+        Ok(self.block(Place::new(part.id as usize, granule, len), bytes as usize))
     }
 
     /// Returns the address of the payload at `offset` in this process.
@@ -237,23 +305,109 @@ impl Matrix {
         Ok(self.arena().payload(offset))
     }
 
-    /// Routes a request and carves its block; returns the payload's offset.
+    /// The guard of a block that was just taken.
+    #[inline(always)]
+    pub(crate) fn block(&self, place: Place, bytes: usize) -> Block<'_> {
+        Block::of(self, self.part_of(place).payload(place.granule()), bytes, place)
+    }
+
+    /// The sector of a block.
     #[inline]
-    fn carve(&self, bytes: u64, align: u64, state: State) -> Result<Offset, Error> {
-        match self.carve_once(bytes, align, state) {
+    pub(crate) fn part_of(&self, place: Place) -> &Part<'_> {
+        self.part(place.sector()).expect("a block lies in a sector that exists")
+    }
+
+    #[inline]
+    pub(crate) fn offset_of(&self, place: Place) -> Offset {
+        self.part_of(place).offset_of(place.granule())
+    }
+
+    /// Takes a block of the small sector out of the thread's cache, if there is one just as long.
+    #[inline(always)]
+    fn take_small(&self, bytes: u64, state: State) -> Option<Place> {
+        let lanes = lanes::own(&self.inner)?;
+        if !self.cached || bytes > self.inner.geometry.small_max_bytes {
+            return None;
+        }
+        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
+        let cache = unsafe { lanes.small_cache() };
+        self.take_from(cache, lanes, 0, bytes, state)
+    }
+
+    #[inline(always)]
+    fn take_from(
+        &self,
+        cache: &mut Cache,
+        lanes: &Lanes,
+        number: usize,
+        bytes: u64,
+        state: State,
+    ) -> Option<Place> {
+        let part = self.part(number)?;
+        let len = part.geometry.granules_for(bytes.max(1))?;
+        let head = cache.take(&part.sector, len, state)?;
+        if state == State::Allocated {
+            // What a guard asked for, it knows; it is noted when the block is given away.
+            part.sector.headers.set_note(head, bytes);
+            lanes.hold(1u32.wrapping_neg());
+        }
+        Some(Place::new(number, head, len))
+    }
+
+    /// Takes a block out of the thread's cache, which is refilled if that is worth it, or else carves it.
+    #[cold]
+    #[inline(never)]
+    fn take_or_carve(&self, bytes: u64, state: State) -> Result<Place, Error> {
+        let lanes = self.lanes()?;
+        // Longer blocks than the medium sector's are in no cache.
+        let number = usize::from(bytes > self.inner.geometry.small_max_bytes);
+        let take = |cache: &mut Cache, lane: &Lane<'_>| {
+            let taken = self.take_from(cache, lanes, number, bytes, state);
+            if taken.is_some() {
+                return taken;
+            }
+            let part = self.part(number)?;
+            let len = part.geometry.granules_for(bytes.max(1))?;
+            lanes.hold(cache.refill(&part.sector, lane, len, || self.share(part)));
+            self.take_from(cache, lanes, number, bytes, state)
+        };
+        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
+        let taken = if self.cached { unsafe { lanes.with_cache(number, take) } } else { None };
+        match taken {
+            Some(Some(place)) => Ok(place),
+            _ => self.carve(lanes, bytes, 1, state),
+        }
+    }
+
+    /// What one thread's cache may park of a sector, in granules.
+    #[cold]
+    fn share(&self, part: &Part<'_>) -> u32 {
+        part.sector.len() / am_cache::SHARE / self.attachment().lanes_in_use()
+    }
+
+    /// Routes a request and carves its block.
+    #[inline(never)]
+    fn carve(&self, lanes: &Lanes, bytes: u64, align: u64, state: State) -> Result<Place, Error> {
+        match self.carve_once(lanes, bytes, align, state) {
             Err(error @ (Error::Exhausted { .. } | Error::Contended { .. })) => {
-                self.carve_under_pressure(bytes, align, state, error)
+                self.carve_under_pressure(lanes, bytes, align, state, error)
             }
             result => result,
         }
     }
 
     #[inline]
-    fn carve_once(&self, bytes: u64, align: u64, state: State) -> Result<Offset, Error> {
+    fn carve_once(
+        &self,
+        lanes: &Lanes,
+        bytes: u64,
+        align: u64,
+        state: State,
+    ) -> Result<Place, Error> {
         let first = self.route(bytes);
-        match self.carve_in(first, bytes, align, state) {
+        match self.carve_in(lanes, first, bytes, align, state) {
             Err(error) if self.spill != Spill::Off => {
-                self.spill_over(first, bytes, align, state).ok_or(error)
+                self.spill_over(lanes, first, bytes, align, state).ok_or(error)
             }
             result => result,
         }
@@ -264,11 +418,12 @@ impl Matrix {
     #[inline(never)]
     fn carve_under_pressure(
         &self,
+        lanes: &Lanes,
         bytes: u64,
         align: u64,
         state: State,
         error: Error,
-    ) -> Result<Offset, Error> {
+    ) -> Result<Place, Error> {
         if !self.attachment().is_pressed() {
             return Err(error);
         }
@@ -279,17 +434,24 @@ impl Matrix {
         if recovery.deferred > 0 {
             self.attachment().relieve();
         }
-        self.carve_once(bytes, align, state)
+        self.carve_once(lanes, bytes, align, state)
     }
 
     #[cold]
-    fn spill_over(&self, first: usize, bytes: u64, align: u64, state: State) -> Option<Offset> {
+    fn spill_over(
+        &self,
+        lanes: &Lanes,
+        first: usize,
+        bytes: u64,
+        align: u64,
+        state: State,
+    ) -> Option<Place> {
         let larger = first + 1..SECTORS;
         let smaller = (0..first).rev().filter(|_| self.spill == Spill::Any);
         larger
             .chain(smaller)
             .filter(|&sector| self.inner.parts[sector].is_some())
-            .find_map(|sector| self.carve_in(sector, bytes, align, state).ok())
+            .find_map(|sector| self.carve_in(lanes, sector, bytes, align, state).ok())
     }
 
     /// The sector for a payload: by size, or else the nearest that exists, larger ones first.
@@ -310,11 +472,12 @@ impl Matrix {
     #[inline]
     fn carve_in(
         &self,
+        lanes: &Lanes,
         number: usize,
         bytes: u64,
         align: u64,
         state: State,
-    ) -> Result<Offset, Error> {
+    ) -> Result<Place, Error> {
         let part = self.part(number).expect("routed to a sector that exists");
         let geometry = &part.geometry;
         let fits = geometry.granules_for(bytes.max(1)).filter(|&len| len <= geometry.granules);
@@ -322,26 +485,120 @@ impl Matrix {
         let align = (align >> geometry.granule_shift).max(1) as u32;
         let want = if state == State::Held { Want::held(len) } else { Want::allocated(len) };
         let want = want.aligned(align).noted(bytes);
-        let lanes = self.lanes()?;
-        match part.allocate(lanes.lane(number), &want) {
-            Ok(carved) => {
-                lanes.hold(u32::from(state == State::Held));
-                Ok(part.offset_of(carved.head))
+        let lane = lanes.lane(number);
+        let carved = match part.carve(lane, &want) {
+            Some(carved) => carved,
+            None => {
+                self.press(lanes, part);
+                part.allocate(lane, &want).map_err(|no| part.no_block(bytes, no))?
             }
-            Err(no) => Err(part.no_block(bytes, no)),
+        };
+        lanes.hold(u32::from(state == State::Held));
+        Ok(Place::new(number, carved.head, carved.len))
+    }
+
+    /// The hints lead to no block: asks all caches for what they keep, and empties the thread's own.
+    #[cold]
+    fn press(&self, lanes: &Lanes, part: &Part<'_>) {
+        part.sector.press();
+        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
+        let back = unsafe {
+            lanes.with_cache(part.id as usize, |cache, lane| cache.give_back(&part.sector, lane))
+        };
+        lanes.hold(back.unwrap_or(0).wrapping_neg());
+    }
+
+    /// Parks the small block of a guard in the thread's cache; false when that needs more thought.
+    #[inline(always)]
+    pub(crate) fn park_small(&self, place: Place) -> bool {
+        let Some(lanes) = lanes::own(&self.inner) else { return false };
+        let Some(part) = self.part(0) else { return false };
+        if !self.cached || place.sector() != 0 {
+            return false;
+        }
+        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
+        let cache = unsafe { lanes.small_cache() };
+        cache.has_room(&part.sector) && cache.park(&part.sector, place.granule(), place.len())
+    }
+
+    /// Takes the block of a guard back, to the thread's cache or else to its sector.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn free(&self, place: Place) -> Result<(), Error> {
+        let lanes = self.lanes()?;
+        let part = self.part_of(place);
+        let (at, len) = (place.granule(), place.len());
+        let put = |cache: &mut Cache, lane: &Lane<'_>| {
+            let parked = cache.put(&part.sector, lane, at, len)?;
+            Ok((parked, !cache.has_room(&part.sector)))
+        };
+        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
+        let put = if self.cached { unsafe { lanes.with_cache(place.sector(), put) } } else { None };
+        match put {
+            Some(Ok((parked, full))) => {
+                self.after_put(lanes, part, parked, full);
+                Ok(())
+            }
+            Some(Err(wrong)) => Err(self.not_held(place, wrong)),
+            None => {
+                let lane = lanes.lane(place.sector());
+                am_ripple::ack(&part.sector, lane, at, State::Held)
+                    .map_err(|wrong| self.not_held(place, wrong))?;
+                lanes.hold(1u32.wrapping_neg());
+                Ok(())
+            }
         }
     }
 
+    /// A block went past the cache, or the cache is full.
+    #[cold]
+    #[inline(never)]
+    fn after_put(&self, lanes: &Lanes, part: &Part<'_>, parked: bool, full: bool) {
+        lanes.hold(u32::from(!parked).wrapping_neg());
+        if full {
+            let relieve = |cache: &mut Cache, lane: &Lane<'_>| {
+                cache.relieve(&part.sector, lane, self.share(part))
+            };
+            // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
+            let back = unsafe { lanes.with_cache(part.id as usize, relieve) };
+            lanes.hold(back.unwrap_or(0).wrapping_neg());
+        }
+    }
+
+    #[cold]
+    pub(crate) fn not_held(&self, place: Place, wrong: WrongState) -> Error {
+        Error::Corrupt { offset: self.offset_of(place), seen: wrong.seen }
+    }
+
+    /// Takes a block that no guard owns, to the thread's cache by `put`, or else to its sector.
     #[inline]
-    pub(crate) fn ack_as(&self, offset: Offset, state: State) -> Result<(), Error> {
-        let (part, granule) = self.locate(offset)?;
-        let lanes = self.lanes()?;
-        match am_ripple::ack(&part.sector, lanes.lane(part.id as usize), granule, state) {
-            Ok(_) => {
-                lanes.hold(u32::from(state == State::Held).wrapping_neg());
+    fn give_up(
+        &self,
+        lanes: &Lanes,
+        part: &Part<'_>,
+        granule: u32,
+        put: impl FnOnce(&mut Cache, &Lane<'_>) -> Result<bool, WrongState>,
+    ) -> Result<(), WrongState> {
+        let number = part.id as usize;
+        let put = |cache: &mut Cache, lane: &Lane<'_>| {
+            Ok((put(cache, lane)?, !cache.has_room(&part.sector)))
+        };
+        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
+        let put = if self.cached { unsafe { lanes.with_cache(number, put) } } else { None };
+        match put {
+            Some(Ok((parked, full))) => {
+                // It is the cache's now, or was nobody's and still is.
+                lanes.hold(1);
+                if !parked || full {
+                    self.after_put(lanes, part, parked, full);
+                }
                 Ok(())
             }
-            Err(wrong) => Err(not_allocated(offset, wrong)),
+            Some(Err(wrong)) => Err(wrong),
+            None => {
+                am_ripple::ack(&part.sector, lanes.lane(number), granule, State::Allocated)?;
+                Ok(())
+            }
         }
     }
 
@@ -384,6 +641,7 @@ impl Matrix {
         &self.inner.first_recovery
     }
 
+    #[inline]
     pub(crate) fn attachment(&self) -> &Attachment {
         &self.inner.attachment
     }
@@ -392,12 +650,38 @@ impl Matrix {
     ///
     /// # Errors
     /// [`Error::Forked`] in a child that inherited this handle.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lanes(&self) -> Result<&Lanes, Error> {
-        if !self.inner.attachment.is_ours() {
-            return Err(Error::Forked);
+        lanes::mine(&self.inner)
+    }
+}
+
+impl Inner {
+    #[inline]
+    pub(crate) fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// Claims a lane and a cache for the calling thread; `None` when all are taken.
+    pub(crate) fn claim_lane(&self) -> Option<(RosterLane<'static>, Arc<CachePadded<Lanes>>)> {
+        let limits = [self.geometry.small_max_bytes, self.geometry.medium_max_bytes];
+        let len_max = std::array::from_fn(|number| {
+            let geometry = &self.geometry.sectors[number];
+            geometry.granules_for(limits[number]).unwrap_or(0).min(geometry.granules)
+        });
+        self.attachment.claim_lane(len_max)
+    }
+
+    /// Empties the caches of a thread that ends, and gives its lane up.
+    ///
+    /// # Safety
+    /// The calling thread is that thread, and uses these lanes no more.
+    pub(crate) unsafe fn retire(&self, lanes: &Arc<CachePadded<Lanes>>, lane: RosterLane<'static>) {
+        if self.attachment.is_ours() {
+            // SAFETY: promised by the caller.
+            unsafe { lanes.give_back(&self.parts) };
+            self.attachment.retire(lanes, lane);
         }
-        Ok(lanes::mine(&self.inner.attachment))
     }
 }
 
@@ -405,7 +689,15 @@ impl Drop for Inner {
     /// Leaves; what forgotten guards hold goes back as the blocks of a dead participant do.
     fn drop(&mut self) {
         let attachment = &self.attachment;
-        if attachment.is_ours() && attachment.abandon_if_holding() {
+        if !attachment.is_ours() {
+            return;
+        }
+        for lanes in attachment.live() {
+            // SAFETY: this is the last handle, and without one nobody comes to a thread's lanes. What
+            // other threads did there happened before they dropped their handles.
+            unsafe { lanes.give_back(&self.parts) };
+        }
+        if attachment.abandon_if_holding() {
             recover_left_behind(&self.parts, attachment);
         }
     }
@@ -483,7 +775,12 @@ impl<'a> Part<'a> {
         })
     }
 
+    /// Takes a block by the hints only, if it need not be aligned.
     #[inline]
+    fn carve(&self, lane: &Lane<'_>, want: &Want) -> Option<Carved> {
+        if want.align() == 1 { self.sector.carve(lane, want) } else { None }
+    }
+
     fn allocate(&self, lane: &Lane<'_>, want: &Want) -> Result<Carved, NoBlock> {
         if want.align() == 1 || want.is_held() {
             return am_ripple::allocate(&self.sector, lane, want);
@@ -498,6 +795,12 @@ impl<'a> Part<'a> {
     #[inline]
     pub(crate) fn offset_of(&self, head: u32) -> Offset {
         Offset::from_raw(self.first_unit + (head << self.unit_shift) + 1)
+    }
+
+    /// The address of the payload of the block at granule `head`, which lies in the sector.
+    #[inline]
+    pub(crate) fn payload(&self, head: u32) -> NonNull<u8> {
+        self.sector.headers.payload(head)
     }
 
     #[cold]
@@ -524,10 +827,5 @@ impl<'a> Part<'a> {
 
 #[cold]
 pub(crate) fn not_allocated(offset: Offset, wrong: WrongState) -> Error {
-    let seen = wrong.seen;
-    if wrong.expected == State::Held {
-        Error::Corrupt { offset, seen }
-    } else {
-        Error::NotAllocated { offset, seen }
-    }
+    Error::NotAllocated { offset, seen: wrong.seen }
 }

@@ -35,6 +35,10 @@ pub struct Participant {
     pub blocks: u64,
     /// Bytes of those blocks, headers included.
     pub bytes: u64,
+    /// Blocks that its threads' caches keep.
+    pub cached_blocks: u64,
+    /// Bytes of those blocks, headers included.
+    pub cached_bytes: u64,
 }
 
 /// A range that an operation which never ended had in hand, and that was given back.
@@ -59,6 +63,8 @@ pub struct Recovery {
     pub limbo: Vec<Limbo>,
     /// Blocks that the dead's guards held, and that went back.
     pub blocks: u64,
+    /// Blocks that the dead's thread caches kept, and that went back.
+    pub cached: u64,
     /// Bytes that went back, limbo included.
     pub bytes: u64,
     /// Ranges that could not be told from a living thread's, and were left to a later recovery.
@@ -74,6 +80,20 @@ impl Recovery {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Blocks, and their bytes.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    blocks: u64,
+    bytes: u64,
+}
+
+/// What one participant owns.
+#[derive(Clone, Copy, Default)]
+struct Owned {
+    held: Sums,
+    cached: Sums,
 }
 
 /// What a recoverer works on.
@@ -180,13 +200,13 @@ impl<'f> Field<'f> {
         (0..SLOTS).filter_map(|slot| self.participant(slot, &held)).collect()
     }
 
-    fn participant(&self, slot: usize, held: &[(u64, u64)]) -> Option<Participant> {
+    fn participant(&self, slot: usize, owned: &[Owned]) -> Option<Participant> {
         let words = self.roster.slot(slot)?;
         let own = self.own == Some(slot);
         if !words.state().is_taken() {
             return None;
         }
-        let (blocks, bytes) = held.get(slot).copied().unwrap_or_default();
+        let owned = owned.get(slot).copied().unwrap_or_default();
         let since = UNIX_EPOCH.checked_add(Duration::from_millis(words.since_ms()));
         Some(Participant {
             slot: slot as u32,
@@ -194,25 +214,30 @@ impl<'f> Field<'f> {
             since: since.unwrap_or(UNIX_EPOCH),
             alive: own || dead(&self.roster, slot, self.liveness).is_none(),
             own,
-            blocks,
-            bytes,
+            blocks: owned.held.blocks,
+            bytes: owned.held.bytes,
+            cached_blocks: owned.cached.blocks,
+            cached_bytes: owned.cached.bytes,
         })
     }
 
-    /// Blocks and bytes that each slot's guards hold.
-    fn held(&self) -> Vec<(u64, u64)> {
-        let mut held = vec![(0, 0); SLOTS];
+    /// What each slot's guards hold and its caches keep.
+    fn held(&self) -> Vec<Owned> {
+        let mut owned = vec![Owned::default(); SLOTS];
         for part in self.parts.iter().flatten() {
             for run in part.sector.runs() {
-                let Seen::Head(State::Held, len) = run.seen else { continue };
+                let Seen::Head(state @ (State::Held | State::Cached), len) = run.seen else {
+                    continue;
+                };
                 let slot = part.sector.headers.owner(run.at).wrapping_sub(1);
-                if let Some((blocks, bytes)) = held.get_mut(slot as usize) {
-                    *blocks += 1;
-                    *bytes += u64::from(len) << part.geometry.granule_shift;
+                if let Some(owned) = owned.get_mut(slot as usize) {
+                    let sums = if state == State::Held { &mut owned.held } else { &mut owned.cached };
+                    sums.blocks += 1;
+                    sums.bytes += u64::from(len) << part.geometry.granule_shift;
                 }
             }
         }
-        held
+        owned
     }
 
     /// The dead, and whether a recoverer died too.
@@ -260,6 +285,10 @@ impl<'f> Field<'f> {
                 }
                 Found::Held { len, .. } => {
                     recovery.blocks += 1;
+                    recovery.bytes += bytes(len);
+                }
+                Found::Cached { len, .. } => {
+                    recovery.cached += 1;
                     recovery.bytes += bytes(len);
                 }
                 Found::Limbo { at, len } => {

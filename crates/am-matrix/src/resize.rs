@@ -1,8 +1,8 @@
 //! Changing blocks in place, typed values, and many blocks at once.
 
-use crate::block::{Block, TypedBlock};
+use crate::block::{Block, Place, TypedBlock};
 use crate::error::Error;
-use crate::matrix::{Matrix, Part, not_allocated};
+use crate::matrix::{Matrix, Part};
 use am_layout::{Offset, Seen, State};
 use am_ripple::Want;
 use am_tlsf::Headers;
@@ -87,8 +87,8 @@ impl Matrix {
             lanes.hold(made);
             for number in 0..made {
                 let head = carved.head + number * piece;
-                part.sector.headers.set_note(head, bytes as u64);
-                into.push(Block::of(self, part.offset_of(head), bytes));
+                // The last one keeps what does not divide; here everything does.
+                into.push(self.block(Place::new(part.id as usize, head, piece), bytes));
             }
             return made > 0;
         }
@@ -106,10 +106,9 @@ impl Matrix {
             if !block.belongs_to(self) {
                 continue; // dropped, and so given back
             }
-            if let Ok((part, granule)) = self.locate(block.offset()) {
-                heads[part.id as usize].push(granule);
-                std::mem::forget(block);
-            }
+            let place = block.place();
+            heads[place.sector()].push(place.granule());
+            std::mem::forget(block);
         }
         let Ok(lanes) = self.lanes() else { return };
         for part in self.parts() {
@@ -134,41 +133,57 @@ impl Matrix {
         }
     }
 
-    pub(crate) fn give(&self, offset: Offset) -> Result<(), Error> {
-        let (part, granule) = self.locate(offset)?;
+    pub(crate) fn usable_bytes_at(&self, place: Place) -> usize {
+        self.part_of(place).geometry.usable_bytes(place.len()) as usize
+    }
+
+    /// Makes a held block of `bytes` one that no guard owns.
+    pub(crate) fn give(&self, place: Place, bytes: usize) -> Result<(), Error> {
         let lanes = self.lanes()?;
-        am_ripple::give(&part.sector, granule).map_err(|wrong| not_allocated(offset, wrong))?;
+        let part = self.part_of(place);
+        part.sector.headers.set_note(place.granule(), bytes as u64);
+        am_ripple::give(&part.sector, place.granule()).map_err(|wrong| self.not_held(place, wrong))?;
         lanes.hold(1u32.wrapping_neg());
         Ok(())
     }
 
-    pub(crate) fn grow(&self, offset: Offset, bytes: u64) -> Result<(), Error> {
+    /// Lengthens a held block in place; returns where it lies then.
+    pub(crate) fn grow(&self, place: Place, bytes: u64) -> Result<Place, Error> {
         let no_room = Error::NoRoom { requested_bytes: bytes };
-        let (part, granule) = self.locate(offset)?;
+        let (part, lanes) = (self.part_of(place), self.lanes()?);
         let len = granules(part, bytes).ok_or(no_room)?;
-        let grown =
-            am_ripple::grow(&part.sector, self.lanes()?.lane(part.id as usize), granule, len)
-                .map_err(|wrong| not_allocated(offset, wrong))?;
-        if !grown {
-            return Err(no_room);
+        if len <= place.len() {
+            return Ok(place);
         }
-        part.sector.headers.set_note(granule, bytes);
-        Ok(())
+        let lane = lanes.lane(place.sector());
+        match am_ripple::grow(&part.sector, lane, place.granule(), len) {
+            Ok(true) => Ok(Place::new(place.sector(), place.granule(), len)),
+            Ok(false) => Err(no_room),
+            Err(wrong) => Err(self.not_held(place, wrong)),
+        }
     }
 
-    pub(crate) fn shrink(&self, offset: Offset, bytes: u64) -> Result<(), Error> {
-        let (part, granule) = self.locate(offset)?;
+    /// Shortens a held block in place; returns where it lies then.
+    pub(crate) fn shrink(&self, place: Place, bytes: u64) -> Result<Place, Error> {
+        let (part, lanes) = (self.part_of(place), self.lanes()?);
         let len = granules(part, bytes).ok_or(Error::NoRoom { requested_bytes: bytes })?;
-        am_ripple::shrink(&part.sector, self.lanes()?.lane(part.id as usize), granule, len)
-            .map_err(|wrong| not_allocated(offset, wrong))?;
-        part.sector.headers.set_note(granule, bytes);
-        Ok(())
+        let lane = lanes.lane(place.sector());
+        am_ripple::shrink(&part.sector, lane, place.granule(), len)
+            .map_err(|wrong| self.not_held(place, wrong))?;
+        Ok(Place::new(place.sector(), place.granule(), len))
     }
 
-    pub(crate) fn count_corrupt(&self, offset: Offset) {
-        if let Ok((part, _)) = self.locate(offset) {
-            part.sector.count(am_layout::Event::Corrupt);
+    /// Takes the block of a guard back; a damaged one is counted, since a drop cannot report it.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn free_or_count(&self, place: Place) {
+        if let Err(Error::Corrupt { .. }) = self.free(place) {
+            self.count_corrupt(place);
         }
+    }
+
+    pub(crate) fn count_corrupt(&self, place: Place) {
+        self.part_of(place).sector.count(am_layout::Event::Corrupt);
     }
 }
 

@@ -19,7 +19,7 @@ pub struct WrongState {
 
 /// Looks whether the block at `at` is in state `from`; returns its head word and length.
 #[inline]
-fn expect<H: Headers>(
+pub(crate) fn expect<H: Headers>(
     sector: &Sector<'_, H>,
     at: u32,
     from: State,

@@ -7,6 +7,8 @@
 //!   hold; of several takers exactly one succeeds.
 //! * [`grow`] and [`shrink`] change a block in place.
 //! * [`split`] and [`ack_many`] do it for many blocks at once.
+//! * [`park`], [`unpark`] and [`give_back_parked`] pass blocks between their users, a thread cache
+//!   and the sector; `am-cache` is one.
 //! * [`allocate`] carves by the hints and, when those lead to nothing, walks the sector: merges
 //!   what is unmerged, repairs hints, and only then says [`NoBlock::Exhausted`]. Healing is driven
 //!   by pressure; there is no background thread.
@@ -50,6 +52,7 @@
 mod ack;
 mod bulk;
 mod heal;
+mod park;
 mod recover;
 mod ripple;
 
@@ -57,5 +60,6 @@ pub use ack::{WrongState, ack, format, give, grow, shrink, take};
 #[doc(no_inline)]
 pub use am_tlsf::{Carved, Headers, Lane, Sector, Want};
 pub use bulk::{ack_many, split};
+pub use park::{give_back_parked, park, park_allocated, park_unshared, unpark};
 pub use heal::{NoBlock, allocate, repair};
 pub use recover::{Found, Recoverer};

@@ -47,6 +47,13 @@ pub enum Found {
         /// Length in granules.
         len: u32,
     },
+    /// A block that was parked in a thread cache went back.
+    Cached {
+        /// Granule of the head.
+        at: u32,
+        /// Length in granules.
+        len: u32,
+    },
     /// A range was left to a later recovery: a living thread may be concerned by it.
     Deferred {
         /// Whose it was, as lanes and headers name owners.
@@ -72,10 +79,19 @@ pub struct Recoverer<'r, 's, 'w, H, D> {
 enum Piece {
     /// A block in somebody's hands, or a free one, behind whose end the next piece begins.
     Block { end: u32 },
-    /// A head in flight, or held by the dead: `word` is what its word says.
+    /// A head in flight, or the dead's: `word` is what its word says.
     Orphan { range: Range, word: u32 },
     /// Granules that no head covers. `left` is the head before them.
     Gap { range: Range, left: Option<u32> },
+}
+
+/// Whether the header of a block in this state says whose it is.
+fn is_owned(state: State) -> bool {
+    match state {
+        State::Held => true,
+        State::Cached => !mutation::is(Mutation::RecoverForgetsCached),
+        _ => false,
+    }
 }
 
 /// A look was disturbed: somebody living may be concerned.
@@ -166,14 +182,14 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
     }
 
     /// The second half of [`recover`](Self::recover): walks the sector, gives back blocks that the dead
-    /// held, lets unmerged neighbours merge, and repairs hints.
+    /// held or had parked, lets unmerged neighbours merge, and repairs hints.
     pub fn sweep(&self, found: &mut (impl FnMut(Found) + ?Sized)) {
         let mut at = 0;
         while at < self.sector.len() {
             let len = match self.sector.seen_at(at) {
-                Seen::Head(State::Held, len) => {
+                Seen::Head(state @ (State::Held | State::Cached), len) => {
                     let owner = self.sector.headers.owner(at);
-                    if (self.dead)(owner) {
+                    if (self.dead)(owner) && is_owned(state) {
                         self.settle(owner, Range { head: at, len }, found);
                     }
                     len
@@ -281,7 +297,7 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
         let orphan = Piece::Orphan { range, word: head(state, range.len) };
         match state {
             State::Acked | State::Coalescing => orphan,
-            State::Held if (self.dead)(self.sector.headers.owner(range.head)) => orphan,
+            _ if is_owned(state) && (self.dead)(self.sector.headers.owner(range.head)) => orphan,
             _ => Piece::Block { end: range.end() },
         }
     }
@@ -310,8 +326,11 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
                     self.lane.abandon();
                     return None;
                 }
-                let was_held = word == head(State::Held, len);
-                found(if was_held { Found::Held { at, len } } else { Found::Limbo { at, len } });
+                found(match Seen::decode(word) {
+                    Seen::Head(State::Held, _) => Found::Held { at, len },
+                    Seen::Head(State::Cached, _) => Found::Cached { at, len },
+                    _ => Found::Limbo { at, len },
+                });
             }
         }
         self.sector.count(Event::Recovered);

@@ -20,6 +20,7 @@ const LOST_MAX: u32 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
     len: u32,
+    pieces: u32,
     align: u32,
     state: State,
     note: u64,
@@ -31,7 +32,18 @@ impl Want {
     #[inline]
     #[must_use]
     pub fn allocated(len: u32) -> Self {
-        Self { len: len.clamp(1, LEN_MAX), align: 1, state: State::Allocated, note: 0 }
+        let len = len.clamp(1, LEN_MAX);
+        Self { len, pieces: 1, align: 1, state: State::Allocated, note: 0 }
+    }
+
+    /// Asks for `pieces` (at least 1) blocks of `piece` granules each, side by side and parked in a
+    /// cache, by one carve. As many as [`LEN_MAX`] granules hold, if that is fewer.
+    #[inline]
+    #[must_use]
+    pub fn cached(piece: u32, pieces: u32) -> Self {
+        let piece = piece.clamp(1, LEN_MAX);
+        let pieces = pieces.clamp(1, LEN_MAX / piece);
+        Self { pieces, state: State::Cached, ..Self::allocated(piece * pieces) }
     }
 
     /// Asks for a block as [`allocated`](Self::allocated), but held by its taker.
@@ -64,7 +76,7 @@ impl Want {
         Self { note, ..self }
     }
 
-    /// Returns the length asked for, in granules.
+    /// Returns the length asked for, in granules, of all pieces together.
     #[inline]
     #[must_use]
     pub fn len(&self) -> u32 {
@@ -224,12 +236,10 @@ impl<H: Headers> Sector<'_, H> {
         }
         // Claimed: nobody but us may touch it, not even by a forged offset, and if we die here it
         // has no owner in its header yet. The left hint in its header stays true.
-        self.headers.mark_owner(at);
-        self.headers.set_note(at, want.note);
-        self.store_tail(at, len);
         self.retract(at, len);
-        // Release (E2): publishes header and tail to whoever acks or takes this block.
-        self.word(at).store(head(want.state, len));
+        let piece = self.cut_first(at, len, want);
+        self.finish(at, piece, want);
+        self.cut(at + piece, at + len, want);
         true
     }
 
@@ -250,15 +260,10 @@ impl<H: Headers> Sector<'_, H> {
         if !mutation::is(Mutation::CarveForgetsLeftHint) {
             self.headers.set_left(carved.head, from);
         }
-        self.headers.mark_owner(carved.head);
-        self.headers.set_note(carved.head, want.note);
-        self.store_tail(carved.head, carved.len);
-        let (word, state) = (self.word(carved.head), want.state);
-        if mutation::is(Mutation::CarveWithoutRelease) {
-            word.store_relaxed(head(state, carved.len));
+        if want.pieces == 1 {
+            self.finish(carved.head, carved.len, want);
         } else {
-            // Release (E2): publishes header and tail to whoever acks or takes this block.
-            word.store(head(state, carved.len));
+            self.cut(carved.head, carved.head + carved.len, want);
         }
         if Cell::of(rest) != Cell::of(free) && !mutation::is(Mutation::CarveForgetsIndex) {
             self.index().set(Cell::of(rest), from >> CHUNK_SHIFT);
@@ -266,6 +271,48 @@ impl<H: Headers> Sector<'_, H> {
         }
         lane.put(Cell::of(rest), from);
         true
+    }
+
+    /// Makes a range in the caller's hands the block wanted: header, tail, then the head.
+    #[inline]
+    fn finish(&self, at: u32, len: u32, want: &Want) {
+        self.headers.mark_owner(at);
+        self.headers.set_note(at, want.note);
+        self.store_tail(at, len);
+        if mutation::is(Mutation::CarveWithoutRelease) {
+            self.word(at).store_relaxed(head(want.state, len));
+        } else {
+            // Release (E2): publishes header and tail to whoever acks or takes this block.
+            self.word(at).store(head(want.state, len));
+        }
+    }
+
+    /// Shortens a claimed block to its first piece, if it shall be cut; returns that piece's length.
+    ///
+    /// The granules behind it are limbo then, and become blocks one by one. So at no instant there
+    /// is a head inside a block (I1), wherever this thread may die.
+    #[inline]
+    fn cut_first(&self, at: u32, len: u32, want: &Want) -> u32 {
+        if want.pieces == 1 {
+            return len;
+        }
+        let piece = want.len / want.pieces;
+        if !mutation::is(Mutation::CutForgetsFirst) {
+            // Release (E8): whoever finds no head behind it sees the intent.
+            self.word(at).store(head(State::Coalescing, piece));
+        }
+        piece
+    }
+
+    /// Makes pieces of the range `[at, end)`, which is in the caller's hands and has no head.
+    fn cut(&self, mut at: u32, end: u32, want: &Want) {
+        let piece = want.len / want.pieces;
+        while at < end {
+            // The last one keeps what does not divide; only an aligned carve has such a rest.
+            let len = if end - at < 2 * piece { end - at } else { piece };
+            self.finish(at, len, want);
+            at += len;
+        }
     }
 
     /// Stores the tail of a range the caller owns; a block of one granule has none.

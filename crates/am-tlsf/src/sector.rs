@@ -34,6 +34,12 @@ pub trait Headers {
         let _ = head;
         0
     }
+    /// Tells whether this participant marked a block last. Called for a block that the caller may act
+    /// on, while nobody else does.
+    fn is_own(&self, head: u32) -> bool {
+        let _ = head;
+        false
+    }
     /// Keeps the [`note`](crate::Want::noted) of a block that was just taken.
     fn set_note(&self, head: u32, note: u64) {
         let _ = (head, note);
@@ -47,7 +53,7 @@ pub trait Headers {
 pub struct Sector<'a, H> {
     words: &'a [Word],
     index: Index<'a>,
-    control: &'a [Word],
+    control: &'a [Word; CONTROL_WORDS],
     /// The blocks' headers.
     pub headers: H,
 }
@@ -66,9 +72,10 @@ impl<'a, H: Headers> Sector<'a, H> {
         headers: H,
     ) -> Option<Self> {
         let granules = words.len() as u64;
-        if granules == 0 || granules > u64::from(LEN_MAX) || control.len() < CONTROL_WORDS {
+        if granules == 0 || granules > u64::from(LEN_MAX) {
             return None;
         }
+        let control = control.first_chunk()?;
         Some(Self { words, index, control, headers })
     }
 
@@ -121,6 +128,13 @@ impl<'a, H: Headers> Sector<'a, H> {
     pub fn free_at(&self, granule: u32) -> Option<u32> {
         let len = free_len(self.words.get(granule as usize)?.load())?;
         if self.fits(granule, len) { Some(len) } else { None }
+    }
+
+    /// Reads the word of `granule` as if it were a head: a length, or any number; 0 behind the end.
+    #[inline]
+    #[must_use]
+    pub fn len_at(&self, granule: u32) -> u32 {
+        self.words.get(granule as usize).map_or(0, |word| word.load_relaxed() & LEN_MAX)
     }
 
     /// Reads and decodes the word of `granule`; a head that reaches behind the sector is illegal.
@@ -203,6 +217,18 @@ impl<'a, H: Headers> Sector<'a, H> {
         // First the number, then the note that it was told: threads may share a lane.
         self.control[counter::RETURNS].increment_full();
         lane.set_told(walks);
+    }
+
+    /// Says that memory is short here: thread caches give back what they hold of it.
+    pub fn press(&self) {
+        self.control[counter::PRESSURE].count(1);
+    }
+
+    /// Returns how often memory was short; it wraps. A hint.
+    #[inline]
+    #[must_use]
+    pub fn pressure(&self) -> u32 {
+        self.control[counter::PRESSURE].load_relaxed()
     }
 
     /// Ends what [`Lane::begin`] began: nothing of the range told is in limbo any more.

@@ -1,0 +1,312 @@
+//! One thread's cache of one sector.
+
+use crate::magazine::Magazine;
+use alloc::vec::Vec;
+use am_layout::{Event, State};
+use am_ripple::{WrongState, ack, give_back_parked, park, park_allocated, park_unshared, unpark};
+use am_tlsf::{Headers, Lane, Sector, Want};
+
+/// All caches of a sector together park one part in so many of it at the most.
+pub const SHARE: u32 = 8;
+/// Most blocks that one call gives back because the cache is over its limit.
+const FLUSH_BLOCKS_MAX: usize = 256;
+
+/// A thread's parked blocks of one sector, by length.
+///
+/// One thread's alone, and of one sector: pass the same one to every call, with a lane of the same
+/// thread. Dropping a cache does not give its blocks back: call [`give_back`](Self::give_back).
+#[derive(Debug)]
+pub struct Cache {
+    /// One per length in granules, from 0.
+    magazines: Vec<Magazine>,
+    /// Longest block that is parked, in granules.
+    len_max: u32,
+    /// Granules parked.
+    parked: u32,
+    /// Granules above which some go back.
+    limit: u32,
+    limit_first: u32,
+    /// The sector's pressure when it was last answered.
+    pressure: u32,
+    /// Length where the next flush begins.
+    cursor: u32,
+    /// Something went back for want of room, and nothing was refilled since.
+    flushed: bool,
+    /// Reused by every flush.
+    batch: Vec<u32>,
+}
+
+impl Cache {
+    /// Makes a cache for blocks of up to `len_max` granules, which parks up to `limit` granules
+    /// until it learns that it needs more. It takes no memory until it is first used.
+    #[must_use]
+    pub const fn new(len_max: u32, limit: u32) -> Self {
+        Self {
+            magazines: Vec::new(),
+            len_max,
+            parked: 0,
+            limit,
+            limit_first: limit,
+            pressure: 0,
+            cursor: 0,
+            flushed: false,
+            batch: Vec::new(),
+        }
+    }
+
+    /// Returns how many granules are parked.
+    #[inline]
+    #[must_use]
+    pub fn parked(&self) -> u32 {
+        self.parked
+    }
+
+    /// Hands out a parked block of exactly `len` granules as `to` (`HELD` or `ALLOCATED`); its head.
+    ///
+    /// `None` when none is parked. Wait-free, no locked instruction.
+    #[inline(always)]
+    pub fn take<H: Headers>(&mut self, sector: &Sector<'_, H>, len: u32, to: State) -> Option<u32> {
+        let at = self.magazines.get_mut(len as usize)?.pop()?;
+        self.parked -= len;
+        if unpark(sector, at, len, to) { Some(at) } else { lost(sector) }
+    }
+
+    /// Parks a held block of `len` granules for the guard that owns it. False, and nothing is changed, when
+    /// it is too long, or the first one, or not held: [`put`](Self::put) tells these apart.
+    ///
+    /// Wait-free, no locked instruction.
+    #[inline(always)]
+    pub fn park<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32, len: u32) -> bool {
+        let Some(magazine) = self.magazines.get_mut(len as usize) else { return false };
+        if park(sector, at, len).is_err() {
+            return false;
+        }
+        magazine.push(at);
+        self.parked += len;
+        true
+    }
+
+    /// Takes a held block of `len` granules back from the guard that owns it, and parks it if it is not
+    /// too long; tells whether it did, or else gave it back.
+    ///
+    /// Call [`relieve`](Self::relieve) when it has no [room](Self::has_room) then. Wait-free and
+    /// without a locked instruction when it parks; else as [`ack`].
+    ///
+    /// # Errors
+    /// [`WrongState`] when the block is not held: somebody scribbled.
+    pub fn put<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        lane: &Lane<'_>,
+        at: u32,
+        len: u32,
+    ) -> Result<bool, WrongState> {
+        if len > self.len_max {
+            ack(sector, lane, at, State::Held)?;
+            return Ok(false);
+        }
+        park(sector, at, len)?;
+        self.make_magazines();
+        self.keep(sector, at, len);
+        Ok(true)
+    }
+
+    /// As [`put`](Self::put) for a block of any length that no guard owns; of several callers with the same
+    /// offset one succeeds. One locked instruction.
+    ///
+    /// # Errors
+    /// [`WrongState`] when the granule is not the head of an allocated block; nothing is changed
+    /// then.
+    #[inline]
+    pub fn put_allocated<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        lane: &Lane<'_>,
+        at: u32,
+    ) -> Result<bool, WrongState> {
+        if !self.has_magazine(sector, at) {
+            ack(sector, lane, at, State::Allocated)?;
+            return Ok(false);
+        }
+        let len = park_allocated(sector, lane, at)?;
+        self.keep(sector, at, len);
+        Ok(true)
+    }
+
+    /// As [`put_allocated`](Self::put_allocated) with no locked instruction, for who knows that nobody
+    /// else acts on the block at the same moment; see [`park_unshared`].
+    ///
+    /// # Errors
+    /// As [`put_allocated`](Self::put_allocated).
+    #[inline]
+    pub fn put_unshared<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        lane: &Lane<'_>,
+        at: u32,
+    ) -> Result<bool, WrongState> {
+        if !self.has_magazine(sector, at) {
+            ack(sector, lane, at, State::Allocated)?;
+            return Ok(false);
+        }
+        let len = park_unshared(sector, lane, at)?;
+        self.keep(sector, at, len);
+        Ok(true)
+    }
+
+    /// Tells whether there is a magazine for a block as long as the one at `at` seems to be.
+    #[inline]
+    fn has_magazine<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32) -> bool {
+        let len = sector.len_at(at);
+        len < self.magazines.len() as u32 || (len <= self.len_max && self.make_magazines())
+    }
+
+    #[inline]
+    fn keep<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32, len: u32) {
+        match self.magazines.get_mut(len as usize) {
+            Some(magazine) => {
+                magazine.push(at);
+                self.parked += len;
+            }
+            // The word changed while it was looked at.
+            None => lost(sector).unwrap_or_default(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_magazines(&mut self) -> bool {
+        if self.magazines.is_empty() {
+            self.magazines.resize_with(self.len_max as usize + 1, Magazine::default);
+        }
+        true
+    }
+
+    /// Tells whether the cache is below its limit and memory is not short; if not, blocks should go back
+    /// now, by [`relieve`](Self::relieve).
+    #[inline(always)]
+    #[must_use]
+    pub fn has_room<H: Headers>(&self, sector: &Sector<'_, H>) -> bool {
+        self.parked <= self.limit && sector.pressure() == self.pressure
+    }
+
+    /// Gives blocks back: half of the limit or 256 blocks, whichever is less, the oldest of each length
+    /// first; or everything when memory is short. `most` is what this cache may ever park, in granules.
+    ///
+    /// Returns how many blocks went. Lock-free, bounded.
+    #[cold]
+    #[inline(never)]
+    pub fn relieve<H: Headers>(&mut self, sector: &Sector<'_, H>, lane: &Lane<'_>, most: u32) -> u32 {
+        let pressure = sector.pressure();
+        if pressure != self.pressure {
+            self.pressure = pressure;
+            self.limit = self.limit_first.min(most);
+            return self.give_back(sector, lane);
+        }
+        self.limit = self.limit.min(most);
+        if self.parked <= self.limit {
+            return 0;
+        }
+        self.flushed = true;
+        let collected = self.collect_oldest(self.parked - self.limit / 2);
+        self.parked -= collected;
+        self.flush(sector, lane)
+    }
+
+    /// Moves the older half of magazine after magazine to the batch, until it has `wanted` granules;
+    /// returns how many it has.
+    fn collect_oldest(&mut self, wanted: u32) -> u32 {
+        let lengths = self.magazines.len() as u32;
+        let mut got = 0;
+        // Twice around: half of a half may be wanted too.
+        for _ in 0..2 * lengths {
+            if got >= wanted || self.batch.len() >= FLUSH_BLOCKS_MAX {
+                break;
+            }
+            self.cursor = if self.cursor + 1 < lengths { self.cursor + 1 } else { 0 };
+            let len = self.cursor;
+            let magazine = &mut self.magazines[len as usize];
+            let room = (FLUSH_BLOCKS_MAX - self.batch.len()) as u32;
+            let count = magazine.len().div_ceil(2).min(room);
+            if count > 0 {
+                magazine.was_too_full();
+                magazine.take_oldest(count, &mut self.batch);
+                got += count * len;
+            }
+        }
+        got
+    }
+
+    /// Gives the batch back; returns how many blocks that were.
+    fn flush<H: Headers>(&mut self, sector: &Sector<'_, H>, lane: &Lane<'_>) -> u32 {
+        let mut batch = core::mem::take(&mut self.batch);
+        for _ in 0..give_back_parked(sector, lane, &mut batch) {
+            sector.count(Event::Corrupt);
+        }
+        let blocks = batch.len() as u32;
+        batch.clear();
+        self.batch = batch;
+        blocks
+    }
+
+    /// Gives everything back; returns how many blocks went. Lock-free, bounded by what is parked.
+    pub fn give_back<H: Headers>(&mut self, sector: &Sector<'_, H>, lane: &Lane<'_>) -> u32 {
+        if self.parked == 0 {
+            return 0;
+        }
+        for magazine in &mut self.magazines {
+            magazine.take_oldest(u32::MAX, &mut self.batch);
+        }
+        self.parked = 0;
+        self.flush(sector, lane)
+    }
+
+    /// Fills the magazine for `len` by one carve; returns how many blocks that were, 0 if none.
+    ///
+    /// None is carved when only one is wanted, or no run is free: then the caller allocates by itself.
+    /// `most` tells what this cache may ever park, in granules. Lock-free, bounded.
+    #[cold]
+    #[inline(never)]
+    pub fn refill<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        lane: &Lane<'_>,
+        len: u32,
+        most: impl FnOnce() -> u32,
+    ) -> u32 {
+        if len > self.len_max || len == 0 {
+            return 0;
+        }
+        self.make_magazines();
+        if self.flushed {
+            // What went back is wanted now: it should have stayed.
+            self.flushed = false;
+            self.limit = self.limit.max(1).saturating_mul(2).min(most());
+        }
+        let magazine = &mut self.magazines[len as usize];
+        let asked = magazine.next_batch();
+        // Only as many as fit beside what is parked, and no more than a quarter of the limit.
+        let mut pieces = asked.min(self.limit / 4 / len);
+        while pieces > 1 {
+            let Some(run) = sector.carve(lane, &Want::cached(len, pieces)) else {
+                magazine.refill_fell_short();
+                pieces /= 2;
+                continue;
+            };
+            // The newest is the first in the sector: a program that fills blocks in turn goes upward.
+            for number in (0..pieces).rev() {
+                magazine.push(run.head + number * len);
+            }
+            self.parked += run.len;
+            return pieces;
+        }
+        0
+    }
+}
+
+/// A block is not what it was: somebody scribbled, and it is forgotten.
+#[cold]
+fn lost<H: Headers, T>(sector: &Sector<'_, H>) -> Option<T> {
+    sector.count(Event::Corrupt);
+    None
+}

@@ -1,0 +1,151 @@
+//! Parking: passing blocks between their users and a thread cache, and from there back.
+//!
+//! A parked block is `CACHED`: handed to nobody, and the cache's own. Whose cache it is, its header
+//! says as it does of a held block (I9), so a death gives both back. Nobody else changes the word of
+//! a parked block, nor of a held one, so passing it between the two takes no exchange: a load and a
+//! store. It is in somebody's hands throughout, so there is no limbo and no intent to tell.
+
+use crate::ack::{WrongState, claim, expect};
+use crate::ripple::{Range, give_back};
+use am_layout::mutation::{self, Mutation};
+use am_layout::{INTERIOR, State, head};
+use am_tlsf::{Headers, Lane, Sector};
+
+/// `HELD` → `CACHED`: the guard of a block of `len` granules leaves it to its thread's cache.
+///
+/// Only for the guard that owns the block. Wait-free, no locked instruction.
+///
+/// # Errors
+/// [`WrongState`] when the word does not say so: somebody scribbled. Nothing is changed then.
+#[inline(always)]
+pub fn park<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32) -> Result<(), WrongState> {
+    let word = sector.word(at);
+    if word.load_relaxed() != head(State::Held, len) {
+        return Err(wrong(sector, at, State::Held));
+    }
+    // Release: a recoverer that finds the block sees its owner. Nobody else changes the word.
+    word.store(head(State::Cached, len));
+    Ok(())
+}
+
+#[cold]
+fn wrong<H: Headers>(sector: &Sector<'_, H>, at: u32, expected: State) -> WrongState {
+    WrongState { granule: at, expected, seen: sector.seen_at(at) }
+}
+
+/// `ALLOCATED` → `CACHED`: gives a block that no guard owns to the caller's cache. Of several callers
+/// with the same offset exactly one succeeds.
+///
+/// On the way it is `COALESCING`: its header names its owner before its word says that it has one.
+/// Returns the length in granules. Wait-free.
+///
+/// # Errors
+/// [`WrongState`] when the granule is not the head of an allocated block: a double ack, a forged or
+/// foreign offset. Nothing is changed then.
+#[inline]
+pub fn park_allocated<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    at: u32,
+) -> Result<u32, WrongState> {
+    let len = claim(sector, lane, at, State::Allocated, State::Coalescing)?;
+    sector.headers.mark_owner(at);
+    // Release (E2): publishes the owner to whoever looks whose block it is.
+    sector.word(at).store(head(State::Cached, len));
+    sector.done(lane);
+    Ok(len)
+}
+
+/// As [`park_allocated`], without a locked instruction where the block came from the caller's own
+/// participant.
+///
+/// The caller promises that nobody else acks or takes this block at the same moment. A call that
+/// comes before or after another is told from it as ever; two at once may both succeed, and then
+/// one block is parked twice.
+///
+/// # Errors
+/// As [`park_allocated`].
+#[inline]
+pub fn park_unshared<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    at: u32,
+) -> Result<u32, WrongState> {
+    let (_, len) = expect(sector, at, State::Allocated)?;
+    if !sector.headers.is_own(at) {
+        return park_allocated(sector, lane, at);
+    }
+    sector.word(at).store(head(State::Cached, len));
+    Ok(len)
+}
+
+/// `CACHED` → `to` (`HELD` or `ALLOCATED`): the cache hands out a block of `len` granules.
+///
+/// Only for the cache in which the block is parked. False when the word does not say so, because
+/// somebody scribbled; then the block must be forgotten. Wait-free, no locked instruction.
+#[inline(always)]
+#[must_use]
+pub fn unpark<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32, to: State) -> bool {
+    let word = sector.word(at);
+    if word.load_relaxed() != head(State::Cached, len) {
+        return false;
+    }
+    if mutation::is(Mutation::UnparkWithoutRelease) {
+        word.store_relaxed(head(to, len));
+    } else {
+        // Release (E2): publishes header and payload to whoever acks or takes this block.
+        word.store(head(to, len));
+    }
+    true
+}
+
+/// Gives parked blocks back; those that lie side by side go as one range, by one ripple.
+///
+/// `blocks` are granules of heads in any order, without repetition; they are sorted in place. Only for
+/// the cache in which they are parked. Returns how many were not, because somebody scribbled; these
+/// stay as they are. Lock-free, bounded.
+///
+/// One locked instruction or a few per *run* of neighbours: the blocks are the caller's alone, so they
+/// come into limbo by plain stores. The ripple's last exchange is the barrier between the intent and
+/// the look at what is suspected (E8).
+pub fn give_back_parked<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    blocks: &mut [u32],
+) -> u32 {
+    blocks.sort_unstable();
+    let mut wrong = 0;
+    let mut run: Option<Range> = None;
+    for &at in &*blocks {
+        if let Some(ended) = run.take_if(|run| run.end() != at) {
+            give_back(sector, lane, ended);
+        }
+        let Ok((_, len)) = expect(sector, at, State::Cached) else {
+            wrong += 1;
+            continue;
+        };
+        match &mut run {
+            None => {
+                if !mutation::is(Mutation::FlushForgetsIntent) {
+                    lane.begin(at, at + len);
+                }
+                // Release (E8): whoever sees it in flight sees the intent.
+                sector.word(at).store(head(State::Acked, len));
+                run = Some(Range { head: at, len });
+            }
+            Some(run) => {
+                lane.extend(at, at + len);
+                // Ours (I3); the run's last read-modify-write publishes it (E1). Release (E8):
+                // whoever finds no head here sees the intent.
+                if !mutation::is(Mutation::FlushForgetsHeads) {
+                    sector.word(at).store(INTERIOR);
+                }
+                run.len += len;
+            }
+        }
+    }
+    if let Some(run) = run {
+        give_back(sector, lane, run);
+    }
+    wrong
+}
