@@ -72,16 +72,17 @@ impl Cache {
     }
 
     /// Parks a held block of `len` granules for the guard that owns it. False, and nothing is changed, when
-    /// it is too long, or the first one, or not held: [`put`](Self::put) tells these apart.
+    /// it is too long, or there is no place for it yet, or it is not held: [`put`](Self::put) tells these apart.
     ///
     /// Wait-free, no locked instruction.
     #[inline(always)]
     pub fn park<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32, len: u32) -> bool {
         let Some(magazine) = self.magazines.get_mut(len as usize) else { return false };
-        if park(sector, at, len).is_err() {
+        let Some(room) = magazine.room() else { return false };
+        if !park(sector, at, len) {
             return false;
         }
-        magazine.push(at);
+        room.fill(at);
         self.parked += len;
         true
     }
@@ -105,7 +106,9 @@ impl Cache {
             ack(sector, lane, at, State::Held)?;
             return Ok(false);
         }
-        park(sector, at, len)?;
+        if !park(sector, at, len) {
+            return Err(WrongState { granule: at, expected: State::Held, seen: sector.seen_at(at) });
+        }
         self.make_magazines();
         self.keep(sector, at, len);
         Ok(true)
