@@ -107,7 +107,11 @@ impl Cache {
             return Ok(false);
         }
         if !park(sector, at, len) {
-            return Err(WrongState { granule: at, expected: State::Held, seen: sector.seen_at(at) });
+            return Err(WrongState {
+                granule: at,
+                expected: State::Held,
+                seen: sector.seen_at(at),
+            });
         }
         self.make_magazines();
         self.keep(sector, at, len);
@@ -199,7 +203,12 @@ impl Cache {
     /// Returns how many blocks went. Lock-free, bounded.
     #[cold]
     #[inline(never)]
-    pub fn relieve<H: Headers>(&mut self, sector: &Sector<'_, H>, lane: &Lane<'_>, most: u32) -> u32 {
+    pub fn relieve<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        lane: &Lane<'_>,
+        most: u32,
+    ) -> u32 {
         let pressure = sector.pressure();
         if pressure != self.pressure {
             self.pressure = pressure;

@@ -80,6 +80,13 @@ impl<'m> Block<'m> {
         self.place
     }
 
+    /// Where the block lies, for who frees it by other means.
+    #[inline(always)]
+    pub(crate) fn into_place(self) -> Place {
+        ManuallyDrop::new(self).place
+    }
+
+    #[inline]
     pub(crate) fn belongs_to(&self, matrix: &Matrix) -> bool {
         std::ptr::eq(self.matrix.arena(), matrix.arena())
     }

@@ -7,12 +7,12 @@ use crate::error::{Error, SectorId};
 use crate::lanes::{self, Lanes};
 use crate::liveness::{Immortal, Liveness};
 use crate::recovery::{Recovery, recover_first, recover_left_behind};
+use am_cache::Cache;
 use am_layout::roster::{Roster, RosterLane};
 use am_layout::{
     BadGeometry, CONTROL_AT_BYTES, CONTROL_WORDS, Geometry, OFFSET_UNIT_BYTES, Offset,
     SECTOR_ALIGN_BYTES, SECTORS, SectorGeometry, State,
 };
-use am_cache::Cache;
 use am_ripple::{Carved, NoBlock, Want, WrongState};
 use am_tlsf::{Headers, Index, IndexShape, Lane, Sector};
 use crossbeam_utils::CachePadded;
@@ -249,11 +249,11 @@ impl Matrix {
     #[inline]
     pub fn ack(&self, offset: Offset) -> Result<(), Error> {
         let (part, granule) = self.locate(offset)?;
-        let lanes = self.lanes()?;
-        let put = |cache: &mut Cache, lane: &Lane<'_>| {
-            cache.put_allocated(&part.sector, lane, granule)
-        };
-        self.give_up(lanes, part, granule, put).map_err(|wrong| not_allocated(offset, wrong))
+        let put =
+            |cache: &mut Cache, lane: &Lane<'_>| cache.put_allocated(&part.sector, lane, granule);
+        // SAFETY: this thread's own lanes.
+        unsafe { self.give_up(self.lanes()?, self.cached, part, granule, put) }
+            .map_err(|wrong| not_allocated(offset, wrong))
     }
 
     /// As [`ack`](Self::ack), without a locked instruction where the block came from this handle or a
@@ -271,9 +271,11 @@ impl Matrix {
     #[inline]
     pub unsafe fn ack_unshared(&self, offset: Offset) -> Result<(), Error> {
         let (part, granule) = self.locate(offset)?;
-        let lanes = self.lanes()?;
-        let put = |cache: &mut Cache, lane: &Lane<'_>| cache.put_unshared(&part.sector, lane, granule);
-        self.give_up(lanes, part, granule, put).map_err(|wrong| not_allocated(offset, wrong))
+        let put =
+            |cache: &mut Cache, lane: &Lane<'_>| cache.put_unshared(&part.sector, lane, granule);
+        // SAFETY: this thread's own lanes.
+        unsafe { self.give_up(self.lanes()?, self.cached, part, granule, put) }
+            .map_err(|wrong| not_allocated(offset, wrong))
     }
 
     /// Takes a block that was given away, by its offset; of several callers exactly one succeeds.
@@ -326,10 +328,28 @@ impl Matrix {
     #[inline(always)]
     fn take_small(&self, bytes: u64, state: State) -> Option<Place> {
         let lanes = lanes::own(&self.inner)?;
-        if !self.cached || bytes > self.inner.geometry.small_max_bytes {
+        if !self.cached {
             return None;
         }
-        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
+        // SAFETY: this thread's own lanes.
+        unsafe { self.take_small_of(lanes, bytes, state) }
+    }
+
+    /// As [`take_small`](Self::take_small), out of the cache of `lanes`.
+    ///
+    /// # Safety
+    /// The lanes are not shared, and nobody else uses their caches meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn take_small_of(
+        &self,
+        lanes: &Lanes,
+        bytes: u64,
+        state: State,
+    ) -> Option<Place> {
+        if bytes > self.inner.geometry.small_max_bytes {
+            return None;
+        }
+        // SAFETY: promised by the caller; the cache calls nothing but the sector.
         let cache = unsafe { lanes.small_cache() };
         self.take_from(cache, lanes, 0, bytes, state)
     }
@@ -358,7 +378,22 @@ impl Matrix {
     #[cold]
     #[inline(never)]
     fn take_or_carve(&self, bytes: u64, state: State) -> Result<Place, Error> {
-        let lanes = self.lanes()?;
+        // SAFETY: this thread's own lanes.
+        unsafe { self.take_or_carve_by(self.lanes()?, self.cached, bytes, state) }
+    }
+
+    /// As [`take_or_carve`](Self::take_or_carve), by the lanes and, if it shall be `cached`, the caches of
+    /// `lanes`.
+    ///
+    /// # Safety
+    /// The lanes are the calling thread's, and nobody else uses their caches meanwhile.
+    pub(crate) unsafe fn take_or_carve_by(
+        &self,
+        lanes: &Lanes,
+        cached: bool,
+        bytes: u64,
+        state: State,
+    ) -> Result<Place, Error> {
         // Longer blocks than the medium sector's are in no cache.
         let number = usize::from(bytes > self.inner.geometry.small_max_bytes);
         let take = |cache: &mut Cache, lane: &Lane<'_>| {
@@ -371,8 +406,8 @@ impl Matrix {
             lanes.hold(cache.refill(&part.sector, lane, len, || self.share(part)));
             self.take_from(cache, lanes, number, bytes, state)
         };
-        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
-        let taken = if self.cached { unsafe { lanes.with_cache(number, take) } } else { None };
+        // SAFETY: promised by the caller; the cache calls nothing but the sector.
+        let taken = if cached { unsafe { lanes.with_cache(number, take) } } else { None };
         match taken {
             Some(Some(place)) => Ok(place),
             _ => self.carve(lanes, bytes, 1, state),
@@ -512,11 +547,21 @@ impl Matrix {
     #[inline(always)]
     pub(crate) fn park_small(&self, place: Place) -> bool {
         let Some(lanes) = lanes::own(&self.inner) else { return false };
+        // SAFETY: this thread's own lanes.
+        self.cached && unsafe { self.park_small_in(lanes, place) }
+    }
+
+    /// As [`park_small`](Self::park_small), in the cache of `lanes`.
+    ///
+    /// # Safety
+    /// The lanes are not shared, and nobody else uses their caches meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn park_small_in(&self, lanes: &Lanes, place: Place) -> bool {
         let Some(part) = self.part(0) else { return false };
-        if !self.cached || place.sector() != 0 {
+        if place.sector() != 0 {
             return false;
         }
-        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
+        // SAFETY: promised by the caller; the cache calls nothing but the sector.
         let cache = unsafe { lanes.small_cache() };
         cache.has_room(&part.sector) && cache.park(&part.sector, place.granule(), place.len())
     }
@@ -525,15 +570,28 @@ impl Matrix {
     #[cold]
     #[inline(never)]
     pub(crate) fn free(&self, place: Place) -> Result<(), Error> {
-        let lanes = self.lanes()?;
+        // SAFETY: this thread's own lanes.
+        unsafe { self.free_by(self.lanes()?, self.cached, place) }
+    }
+
+    /// As [`free`](Self::free), by the lanes and, if it shall be `cached`, the caches of `lanes`.
+    ///
+    /// # Safety
+    /// The lanes are the calling thread's, and nobody else uses their caches meanwhile.
+    pub(crate) unsafe fn free_by(
+        &self,
+        lanes: &Lanes,
+        cached: bool,
+        place: Place,
+    ) -> Result<(), Error> {
         let part = self.part_of(place);
         let (at, len) = (place.granule(), place.len());
         let put = |cache: &mut Cache, lane: &Lane<'_>| {
             let parked = cache.put(&part.sector, lane, at, len)?;
             Ok((parked, !cache.has_room(&part.sector)))
         };
-        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
-        let put = if self.cached { unsafe { lanes.with_cache(place.sector(), put) } } else { None };
+        // SAFETY: promised by the caller; the cache calls nothing but the sector.
+        let put = if cached { unsafe { lanes.with_cache(place.sector(), put) } } else { None };
         match put {
             Some(Ok((parked, full))) => {
                 self.after_put(lanes, part, parked, full);
@@ -570,11 +628,16 @@ impl Matrix {
         Error::Corrupt { offset: self.offset_of(place), seen: wrong.seen }
     }
 
-    /// Takes a block that no guard owns, to the thread's cache by `put`, or else to its sector.
+    /// Takes a block that no guard owns, to the cache of `lanes` by `put` if it shall be `cached`, or else
+    /// to its sector.
+    ///
+    /// # Safety
+    /// The lanes are the calling thread's, and nobody else uses their caches meanwhile.
     #[inline]
-    fn give_up(
+    pub(crate) unsafe fn give_up(
         &self,
         lanes: &Lanes,
+        cached: bool,
         part: &Part<'_>,
         granule: u32,
         put: impl FnOnce(&mut Cache, &Lane<'_>) -> Result<bool, WrongState>,
@@ -583,8 +646,8 @@ impl Matrix {
         let put = |cache: &mut Cache, lane: &Lane<'_>| {
             Ok((put(cache, lane)?, !cache.has_room(&part.sector)))
         };
-        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
-        let put = if self.cached { unsafe { lanes.with_cache(number, put) } } else { None };
+        // SAFETY: promised by the caller; the cache calls nothing but the sector.
+        let put = if cached { unsafe { lanes.with_cache(number, put) } } else { None };
         match put {
             Some(Ok((parked, full))) => {
                 // It is the cache's now, or was nobody's and still is.
@@ -644,6 +707,19 @@ impl Matrix {
     #[inline]
     pub(crate) fn attachment(&self) -> &Attachment {
         &self.inner.attachment
+    }
+
+    pub(crate) fn claim_lane(&self) -> Option<(RosterLane<'static>, Arc<CachePadded<Lanes>>)> {
+        self.inner.claim_lane()
+    }
+
+    /// As [`Inner::retire`].
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn retire(&self, lanes: &Arc<CachePadded<Lanes>>, lane: RosterLane<'static>) {
+        // SAFETY: promised by the caller.
+        unsafe { self.inner.retire(lanes, lane) };
     }
 
     /// This thread's lanes.
