@@ -76,10 +76,6 @@ impl<'m> Block<'m> {
         self.matrix.usable_bytes_at(self.place)
     }
 
-    pub(crate) fn place(&self) -> Place {
-        self.place
-    }
-
     /// Where the block lies, for who frees it by other means.
     #[inline(always)]
     pub(crate) fn into_place(self) -> Place {

@@ -7,6 +7,7 @@
 //!   in every mapping.
 //! * Each thread keeps blocks that it freed in a cache of its own, for its next requests; a
 //!   [`ThreadCache`] is one to hold.
+//! * A [`Pool`] holds blocks of one type that are carved once and never searched for.
 //! * Each attached handle is a [`Participant`]. When its process dies, [`Matrix::recover`] gives back
 //!   what it held, and nothing else; how the dead are told from the living is [`Liveness`].
 //! * [`Matrix::stats`], [`Matrix::check`] and [`Matrix::heap_map`] look at it from outside.
@@ -42,6 +43,7 @@ mod lanes;
 mod liveness;
 mod matrix;
 mod plan;
+mod pool;
 mod recovery;
 mod resize;
 mod stats;
@@ -54,6 +56,7 @@ pub use error::{Error, SectorId};
 pub use liveness::Liveness;
 pub use matrix::{Matrix, Spill};
 pub use plan::plan;
+pub use pool::{Pool, PoolBlock, PoolCache};
 pub use recovery::{Limbo, Participant, Recovery};
 pub use stats::{SectorStats, Stats, Violation};
 pub use thread_cache::ThreadCache;
