@@ -4,7 +4,7 @@ use crate::arena::{Arena, BlockHeaders, head_words, read_geometry};
 use crate::attachment::{self, Attachment};
 use crate::block::{Block, Place};
 use crate::error::{Error, SectorId};
-use crate::lanes::{self, Lanes};
+use crate::lanes::{self, LIMIT_FIRST, Lanes};
 use crate::liveness::{Immortal, Liveness};
 use crate::recovery::{Recovery, recover_first, recover_left_behind};
 use am_cache::Cache;
@@ -403,7 +403,7 @@ impl Matrix {
             }
             let part = self.part(number)?;
             let len = part.geometry.granules_for(bytes.max(1))?;
-            lanes.hold(cache.refill(&part.sector, lane, len, || self.share(part)));
+            lanes.hold(cache.refill(&part.sector, lane, len, || self.inner.share(part)));
             self.take_from(cache, lanes, number, bytes, state)
         };
         // SAFETY: promised by the caller; the cache calls nothing but the sector.
@@ -412,12 +412,6 @@ impl Matrix {
             Some(Some(place)) => Ok(place),
             _ => self.carve(lanes, bytes, 1, state),
         }
-    }
-
-    /// What one thread's cache may park of a sector, in granules.
-    #[cold]
-    fn share(&self, part: &Part<'_>) -> u32 {
-        part.sector.len() / am_cache::SHARE / self.attachment().lanes_in_use()
     }
 
     /// Routes a request and carves its block.
@@ -615,7 +609,7 @@ impl Matrix {
         lanes.hold(u32::from(!parked).wrapping_neg());
         if full {
             let relieve = |cache: &mut Cache, lane: &Lane<'_>| {
-                cache.relieve(&part.sector, lane, self.share(part))
+                cache.relieve(&part.sector, lane, self.inner.share(part))
             };
             // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
             let back = unsafe { lanes.with_cache(part.id as usize, relieve) };
@@ -738,14 +732,23 @@ impl Inner {
         &self.attachment
     }
 
-    /// Claims a lane and a cache for the calling thread; `None` when all are taken.
+    /// Claims a lane and caches for the calling thread; `None` when all are taken.
     pub(crate) fn claim_lane(&self) -> Option<(RosterLane<'static>, Arc<CachePadded<Lanes>>)> {
-        let limits = [self.geometry.small_max_bytes, self.geometry.medium_max_bytes];
-        let len_max = std::array::from_fn(|number| {
-            let geometry = &self.geometry.sectors[number];
-            geometry.granules_for(limits[number]).unwrap_or(0).min(geometry.granules)
+        let max_bytes = [self.geometry.small_max_bytes, self.geometry.medium_max_bytes];
+        let caches = std::array::from_fn(|number| match &self.parts[number] {
+            Some(part) => {
+                let len_max = part.geometry.granules_for(max_bytes[number]).unwrap_or(0);
+                Cache::new(len_max.min(part.sector.len()), self.share(part).min(LIMIT_FIRST))
+            }
+            None => Cache::new(0, 0),
         });
-        self.attachment.claim_lane(len_max)
+        self.attachment.claim_lane(caches)
+    }
+
+    /// What one thread's cache may park of a sector, in granules.
+    #[cold]
+    fn share(&self, part: &Part<'_>) -> u32 {
+        part.sector.len() / am_cache::SHARE / self.attachment.lanes_in_use()
     }
 
     /// Empties the caches of a thread that ends, and gives its lane up.
