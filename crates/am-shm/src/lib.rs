@@ -122,15 +122,29 @@ mod lock;
 mod locks;
 mod mapping;
 mod memfd;
+#[cfg(feature = "numa")]
+mod mempolicy;
+#[cfg(feature = "numa")]
+mod numa;
 mod options;
+mod pages;
 mod patience;
 mod place;
+mod pool;
+mod prefault;
+mod residence;
 mod segment;
+mod smaps;
 
 pub use error::{Error, InitError};
 pub use hugepages::Hugepages;
 pub use locks::Locks;
 pub use mapping::Mapping;
+#[cfg(feature = "numa")]
+pub use numa::{Binding, Bound, Nodes};
 pub use options::Options;
+pub use pages::Pages;
 pub use place::Place;
+pub use pool::HugePool;
+pub use residence::Residence;
 pub use segment::Segment;

@@ -3,6 +3,7 @@
 
 pub mod actor;
 pub mod fork;
+pub mod mounted;
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
