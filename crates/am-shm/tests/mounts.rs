@@ -75,6 +75,29 @@ fn hugepages_on_a_tmpfs_that_advises_are_eligible() {
 }
 
 #[test]
+fn hugepages_of_a_prefaulted_tmpfs_are_counted_as_they_came() {
+    let name = "hugepages_of_a_prefaulted_tmpfs";
+    let scratch = Scratch::new();
+    let Some(directory) = tmpfs(name, &scratch, "size=32m,huge=advise") else { return };
+    let place = Place::Path(directory.join("segment"));
+    let size_bytes = 8 * MIB;
+    let asked = Options { size_bytes, pages: Pages::Transparent, prefault: true, ..options() };
+    let segment = Segment::create(&place, &asked, |_| Ok::<(), ()>(())).unwrap();
+    let told = segment.residence().unwrap();
+    assert_eq!((told.allocated_bytes, told.mapped_bytes), (size_bytes, size_bytes));
+    // How many there are is the kernel's affair: it may have none contiguous.
+    assert!(told.huge_bytes <= size_bytes && told.huge_bytes.is_multiple_of(2 * MIB), "{told:?}");
+    if told.huge_bytes == 0 {
+        skip(name, "the kernel gave no transparent huge page to count");
+    }
+
+    let small = Options { size_bytes, prefault: true, ..options() };
+    let small_place = Place::Path(directory.join("small"));
+    let segment = Segment::create(&small_place, &small, |_| Ok::<(), ()>(())).unwrap();
+    assert_eq!(segment.residence().unwrap().huge_bytes, 0);
+}
+
+#[test]
 fn hugepages_on_a_tmpfs_without_them_are_ignored_with_the_setting() {
     let scratch = Scratch::new();
     let Some(directory) = tmpfs("hugepages_on_never", &scratch, "size=32m,huge=never") else {

@@ -26,6 +26,27 @@ fn is_taken(test: &str, bound: &Bound) -> bool {
     matches!(bound, Bound::Taken { .. })
 }
 
+/// The policy that the kernel has for the part of the mapping around byte `at`; with one node it is
+/// all that tells a page bound to it from one that is there for lack of another.
+fn policy_at(segment: &Segment, at: usize) -> Option<String> {
+    let address = segment.mapping().as_ptr().addr() + at;
+    let maps = fs::read_to_string("/proc/self/numa_maps").expect("lists policies");
+    // Each part has its first address only, in ascending order.
+    let start = |line: &str| usize::from_str_radix(line.split(' ').next()?, 16).ok();
+    let part = maps.lines().take_while(|line| start(line).is_some_and(|s| s <= address)).last()?;
+    part.split(' ').nth(1).map(str::to_owned)
+}
+
+#[test]
+fn bind_of_one_range_leaves_the_rest_as_it_was() {
+    let segment = memfd(&sized()).unwrap();
+    if is_taken("bind_of_one_range", &segment.bind(MIB..2 * MIB, 0).unwrap()) {
+        let policies = [0, MIB, 2 * MIB - 1, 2 * MIB].map(|at| policy_at(&segment, at as usize));
+        let policies = policies.each_ref().map(|policy| policy.as_deref().unwrap());
+        assert_eq!(policies, ["default", "bind:0", "bind:0", "default"]);
+    }
+}
+
 #[test]
 fn bind_to_a_node_before_pages_are_touched_has_them_all_on_it() {
     let bind = vec![Binding { range: 0..MIB, node: 0 }, Binding { range: MIB..4 * MIB, node: 0 }];
@@ -35,6 +56,8 @@ fn bind_to_a_node_before_pages_are_touched_has_them_all_on_it() {
         if !is_taken("bind_to_a_node", &segment.bound()[0]) {
             return;
         }
+        assert_eq!(policy_at(&segment, 0).as_deref(), Some("bind:0"));
+        assert_eq!(policy_at(&segment, 3 * MIB as usize).as_deref(), Some("bind:0"));
         let taken = |range| Bound::Taken { range, node: 0 };
         assert_eq!(segment.bound(), [taken(0..MIB), taken(MIB..4 * MIB)]);
         segment.prefault().unwrap();
