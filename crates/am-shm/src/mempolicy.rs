@@ -64,3 +64,21 @@ fn answer(done: c_long) -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, Place, Segment};
+    use nix::errno::Errno;
+
+    #[test]
+    fn bind_to_a_node_that_is_not_there_is_the_kernels_error() {
+        let options = Options { size_bytes: 1 << 20, ..Options::default() };
+        let place = Place::Memfd("nowhere".into());
+        let segment = Segment::create(&place, &options, |_| Ok::<(), ()>(())).unwrap();
+        let told = bind(segment.mapping(), 0, 4096, NODES_MAX - 1).unwrap_err().raw_os_error();
+        // The last two where there are no nodes, or this process may not bind.
+        let expected = [Errno::EINVAL, Errno::ENOSYS, Errno::EPERM].map(|e| Some(e as i32));
+        assert!(expected.contains(&told), "{told:?}");
+    }
+}
