@@ -37,7 +37,8 @@ pub enum Pages {
     /// every page is one of these, or making and opening fail.
     ///
     /// For a [`Place::Memfd`](crate::Place::Memfd), or a path on a hugetlbfs mount. The segment's
-    /// size must be a multiple of the page's; the pages are set aside when the segment is mapped.
+    /// size must be a multiple of the page's; the pages are set aside when the segment is mapped. A
+    /// memfd of such pages, which is sealed as any other, needs Linux 4.16.
     Huge(Option<u64>),
 }
 

@@ -18,7 +18,9 @@ const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
 
 /// Tells on the terminal why a test could not be run; the test runner hides what passing ones print.
 fn skip(test: &str, why: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why:#}");
+    // In one piece, since other tests write at the same time.
+    let notice = format!("SKIPPED {test}: {why:#}\n");
+    let _ = std::io::stderr().write_all(notice.as_bytes());
 }
 
 /// Huge pages of 2 MiB added to the kernel's pool, taken away at the end, by one test at a time.
