@@ -23,6 +23,13 @@ fn skip(test: &str, why: &anyhow::Error) {
     let _ = std::io::stderr().write_all(notice.as_bytes());
 }
 
+/// The turn of one test at the kernel's pool, so that none takes the pages of another. Also for tests
+/// that want more than there is, since they take one on the way.
+fn pool_turn() -> Result<Flock<File>> {
+    let turn = File::open("/proc/sys/vm/nr_hugepages").context("no pool")?;
+    Ok(Flock::lock(turn, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?)
+}
+
 /// Huge pages of 2 MiB added to the kernel's pool, taken away at the end, by one test at a time.
 struct HugePages {
     before: u64,
@@ -31,8 +38,7 @@ struct HugePages {
 
 impl HugePages {
     fn add(count: u64) -> Result<Self> {
-        let turn = File::open("/proc/sys/vm/nr_hugepages").context("no pool")?;
-        let turn = Flock::lock(turn, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        let turn = pool_turn()?;
         let before = Self::total()?;
         fs::write(POOL, (before + count).to_string()).context("the pool is not ours")?;
         let pages = Self { before, _turn: turn };
@@ -119,6 +125,10 @@ fn file_on_hugetlbfs_is_made_opened_and_used() {
 
 #[test]
 fn huge_pages_that_are_not_there_are_an_error_with_the_file_to_change() {
+    let _turn = match pool_turn() {
+        Ok(turn) => turn,
+        Err(why) => return skip("huge_pages_that_are_not_there", &why),
+    };
     let builder = Matrix::builder().size(64 << 30).pages(Pages::HUGE_2_MIB);
     let OpenError::Segment(error) = builder.clone().memfd("huge").unwrap_err() else {
         panic!("another error")

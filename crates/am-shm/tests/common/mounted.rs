@@ -60,6 +60,12 @@ fn mounted(test: &str, scratch: &Scratch, kind: &str, data: &str) -> Option<Moun
     }
 }
 
+/// The turn of one test at the kernel's pool, so that none takes the pages of another. Also for tests that want more than there is, since they take one on the way.
+pub fn pool_turn() -> Result<Flock<File>, String> {
+    let turn = File::open("/proc/sys/vm/nr_hugepages").map_err(|cause| cause.to_string())?;
+    Flock::lock(turn, FlockArg::LockExclusive).map_err(|(_, errno)| format!("no turn: {errno}"))
+}
+
 /// Huge pages added to the kernel's pool, taken away at the end. Tests that have some exclude each
 /// other, in other processes too.
 pub struct HugePages {
@@ -83,9 +89,7 @@ impl HugePages {
     fn try_add(page_bytes: u64, count: u64) -> Result<(Self, u64), String> {
         let name = format!("hugepages-{}kB/nr_hugepages", page_bytes >> 10);
         let knob = Path::new("/sys/kernel/mm/hugepages").join(name);
-        let turn = File::open("/proc/sys/vm/nr_hugepages").map_err(|cause| cause.to_string())?;
-        let turn = Flock::lock(turn, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| format!("no turn: {errno}"))?;
+        let turn = pool_turn()?;
         let before = read(&knob)?;
         fs::write(&knob, (before + count).to_string()).map_err(|cause| cause.to_string())?;
         // From here on, whatever was added is taken away again.
