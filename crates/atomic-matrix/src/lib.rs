@@ -67,6 +67,8 @@
 mod builder;
 mod handle;
 pub mod matrix;
+#[cfg(feature = "numa")]
+mod numa;
 
 /// What the README shows must compile.
 #[cfg(doctest)]
@@ -75,6 +77,8 @@ struct Readme;
 
 pub use builder::{Builder, OpenError};
 pub use handle::Matrix;
+#[cfg(feature = "numa")]
+pub use numa::SectorNodes;
 
 pub use {bytemuck, uuid};
 
@@ -83,5 +87,8 @@ pub use am_matrix::{
     Block, Error, Geometry, Limbo, Offset, Participant, Recovery, SectorId, SectorStats, Seen,
     Spill, State, Stats, TypedBlock, Violation,
 };
+#[cfg(feature = "numa")]
 #[doc(inline)]
-pub use am_shm::{Error as SegmentError, Hugepages, Mapping};
+pub use am_shm::{Bound, Nodes};
+#[doc(inline)]
+pub use am_shm::{Error as SegmentError, HugePool, Hugepages, Mapping, Pages, Residence};
