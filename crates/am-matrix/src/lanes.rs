@@ -1,7 +1,8 @@
 //! What a thread has in an attachment: its lanes and its caches, claimed at its first call.
 
 use crate::error::Error;
-use crate::matrix::{Inner, Part};
+use crate::matrix::Inner;
+use crate::part::Part;
 use am_cache::Cache;
 use am_layout::SECTORS;
 use am_layout::roster::RosterLane;

@@ -3,7 +3,8 @@
 use crate::attachment::{Attachment, dead, leave, lock_byte, owner};
 use crate::error::SectorId;
 use crate::liveness::Liveness;
-use crate::matrix::{Matrix, Part};
+use crate::matrix::Matrix;
+use crate::part::Part;
 use am_layout::roster::{LANES, RECOVERER, Roster, RosterLane, SHARED, SLOTS, SlotState, Told};
 use am_layout::{GUARD_BYTES, SECTORS, Seen, State};
 use am_ripple::{Found, Recoverer};

@@ -2,7 +2,8 @@
 
 use crate::block::{Block, Place, TypedBlock};
 use crate::error::Error;
-use crate::matrix::{Matrix, Part};
+use crate::matrix::Matrix;
+use crate::part::Part;
 use am_layout::{Offset, Seen, State};
 use am_ripple::Want;
 use am_tlsf::Headers;

@@ -3,7 +3,8 @@
 use crate::block::Block;
 use crate::error::Error;
 use crate::lanes::Lanes;
-use crate::matrix::{Matrix, not_allocated};
+use crate::matrix::Matrix;
+use crate::release::not_allocated;
 use am_cache::Cache;
 use am_layout::roster::{LANES, RosterLane};
 use am_layout::{Offset, State};
