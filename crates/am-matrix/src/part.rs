@@ -77,6 +77,17 @@ impl<'a> Part<'a> {
         Some(want.aligned(align).noted(bytes))
     }
 
+    /// Takes a block by the hints alone.
+    #[inline]
+    pub(crate) fn allocate_by_hints(&self, lane: &Lane<'_>, want: &Want) -> Option<Carved> {
+        if want.align() == 1 || want.is_held() {
+            return am_ripple::allocate_by_hints(&self.sector, lane, want);
+        }
+        let carved = am_ripple::allocate_by_hints(&self.sector, lane, &want.but_held())?;
+        let _ = am_ripple::give(&self.sector, carved.head);
+        Some(carved)
+    }
+
     pub(crate) fn allocate(&self, lane: &Lane<'_>, want: &Want) -> Result<Carved, NoBlock> {
         if want.align() == 1 || want.is_held() {
             return am_ripple::allocate(&self.sector, lane, want);

@@ -131,7 +131,7 @@ impl Matrix {
     fn carve_by_hints(&self, lanes: &Lanes, request: Request) -> Option<Place> {
         let number = self.route(request.bytes);
         let part = self.part(number)?;
-        let carved = part.sector.carve(lanes.lane(number), &part.want(request)?)?;
+        let carved = part.allocate_by_hints(lanes.lane(number), &part.want(request)?)?;
         lanes.hold(u32::from(request.state == State::Held));
         Some(Place::new(number, carved.head, carved.len))
     }
@@ -198,12 +198,11 @@ impl Matrix {
     }
 
     fn carve_in(&self, lanes: &Lanes, part: &Part<'_>, request: Request) -> Result<Place, Error> {
-        let Request { bytes, align, state } = request;
+        let Request { bytes, state, .. } = request;
         let want = part.want(request).ok_or_else(|| part.too_large(bytes))?;
         let number = part.id as usize;
         let lane = lanes.lane(number);
-        let by_hints = if align == 1 { part.sector.carve(lane, &want) } else { None };
-        let carved = match by_hints {
+        let carved = match part.allocate_by_hints(lane, &want) {
             Some(carved) => carved,
             None => {
                 self.press(lanes, part);
