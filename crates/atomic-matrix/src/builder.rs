@@ -83,6 +83,7 @@ pub struct Builder {
     options: Options,
     split: (u8, u8),
     spill: Spill,
+    thread_caches: bool,
     #[cfg(feature = "numa")]
     wishes: crate::numa::Wishes,
 }
@@ -93,6 +94,7 @@ impl Default for Builder {
             options: Options::default(),
             split: (40, 30),
             spill: Spill::Off,
+            thread_caches: true,
             #[cfg(feature = "numa")]
             wishes: Default::default(),
         }
@@ -198,6 +200,16 @@ impl Builder {
     #[cfg(feature = "numa")]
     pub fn numa(mut self, sector: SectorId, node: u32) -> Self {
         self.wishes.set(sector, node);
+        self
+    }
+
+    /// Whether each thread keeps blocks that it freed for its own next requests (default: yes).
+    ///
+    /// A setting of this handle, not of the segment: handles with and without may use it together. See
+    /// [`am_matrix::Matrix::with_thread_caches`].
+    #[must_use]
+    pub fn thread_caches(mut self, thread_caches: bool) -> Self {
+        self.thread_caches = thread_caches;
         self
     }
 
@@ -365,7 +377,7 @@ impl Builder {
         }
         let liveness = Box::new(SegmentLocks(segment.locks()?));
         let core = am_matrix::Matrix::attach_with(arena(segment.mapping()), liveness)?;
-        Ok(core.with_spill(self.spill))
+        Ok(core.with_spill(self.spill).with_thread_caches(self.thread_caches))
     }
 
     /// Does what is left to do when the geometry is known and right.
