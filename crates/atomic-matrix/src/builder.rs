@@ -207,7 +207,6 @@ impl Builder {
     ///
     /// A setting of this handle, not of the segment: handles with and without may use it together. See
     /// [`am_matrix::Matrix::with_thread_caches`].
-    #[must_use]
     pub fn thread_caches(mut self, thread_caches: bool) -> Self {
         self.thread_caches = thread_caches;
         self
