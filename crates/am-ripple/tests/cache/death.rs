@@ -180,11 +180,10 @@ fn suspect_that_a_living_cache_flushes_is_not_nobodys() {
     });
 }
 
-/// The dead told of a run and died before the exchange; a living cache flushes it, and somebody
-/// carves from where it was.
-#[test]
-fn range_that_a_living_cache_flushes_is_not_the_dead_ones() {
-    check(2, || {
+/// The dead told of a run and died before the exchange; a living cache flushes it, and `then` does
+/// something with it.
+fn range_that_a_living_cache_flushes(bound: usize, then: fn(&Arena) -> Option<Carved>) {
+    check(bound, move || {
         let arena = Arc::new(arena(3));
         let mut cache = Cache::living().full(&arena, 1, 2); // [free][run 2]
         arena.world.lane(DEAD_LANE, DEAD).begin(1, 3);
@@ -197,7 +196,7 @@ fn range_that_a_living_cache_flushes_is_not_the_dead_ones() {
                 },
                 move |a: &Arena| {
                     cache.flush(a);
-                    a.get(LIVING_LANE, LIVING, &Want::held(1))
+                    then(a)
                 }
             ],
         );
@@ -208,33 +207,52 @@ fn range_that_a_living_cache_flushes_is_not_the_dead_ones() {
     });
 }
 
-/// The same range, carved for a living cache and cut, and flushed again.
-fn range_that_a_living_cache_cuts(granules: u32) {
-    check(2, move || {
+#[test]
+fn range_that_a_living_cache_flushes_is_not_the_dead_ones() {
+    range_that_a_living_cache_flushes(2, |_| None);
+}
+
+#[test]
+fn range_that_a_living_cache_flushes_and_carves_from_is_not_the_dead_ones() {
+    range_that_a_living_cache_flushes(1, |a| a.get(LIVING_LANE, LIVING, &Want::held(1)));
+}
+
+/// The same range, carved for a living cache and cut; and flushed again, if it is said so.
+fn range_that_a_living_cache_cuts(bound: usize, granules: u32, flushed: bool) {
+    check(bound, move || {
         let arena = Arc::new(arena(granules));
         arena.world.lane(DEAD_LANE, DEAD).begin(granules - 2, granules);
-        race(
+        let caches = race(
             &arena,
-            bodies![|a: &Arena| a.collect(), |a: &Arena| {
-                let mut cache = Cache::living();
-                if cache.refill(a, 1, 2) {
-                    cache.flush(a);
+            bodies![
+                |a: &Arena| {
+                    a.collect();
+                    Cache::dead()
+                },
+                move |a: &Arena| {
+                    let mut cache = Cache::living();
+                    if cache.refill(a, 1, 2) && flushed {
+                        cache.flush(a);
+                    }
+                    cache
                 }
-            }],
+            ],
         );
-        arena.assert_recovered(&[]);
-        arena.world.assert_whole();
+        arena.assert_recovered(&caches[1].parked);
+        give_all_back(&arena, caches, None);
     });
 }
 
 #[test]
 fn range_that_a_living_cache_cuts_from_an_end_is_not_the_dead_ones() {
-    range_that_a_living_cache_cuts(3);
+    range_that_a_living_cache_cuts(2, 3, false);
+    range_that_a_living_cache_cuts(1, 3, true);
 }
 
 #[test]
 fn range_that_a_living_cache_cuts_exactly_is_not_the_dead_ones() {
-    range_that_a_living_cache_cuts(2);
+    range_that_a_living_cache_cuts(2, 2, false);
+    range_that_a_living_cache_cuts(1, 2, true);
 }
 
 /// From one living cache to another by way of the sector, so that at no look both can be seen with

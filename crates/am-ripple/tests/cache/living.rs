@@ -9,7 +9,7 @@ use loom::sync::Arc;
 
 #[test]
 fn flush_of_two_neighbours_at_once_leaves_one_block() {
-    check(3, || {
+    check(2, || {
         let arena = Arc::new(Arena::new(4));
         let (b, a) = (arena.hold(1), arena.hold(1)); // [free 2][a][b]
         race(
@@ -37,8 +37,8 @@ fn flush_of_two_neighbours_at_once_leaves_one_block() {
 #[test]
 fn flush_of_interleaved_blocks_at_once_leaves_one_block() {
     check(2, || {
-        let arena = Arc::new(Arena::new(4));
-        let mut even = Cache::plain().full(&arena, 1, 4);
+        let arena = Arc::new(Arena::new(3));
+        let mut even = Cache::plain().full(&arena, 1, 3);
         let odd = even.parked.iter().copied().filter(|block| block.head % 2 == 1).collect();
         even.parked.retain(|block| block.head % 2 == 0);
         race(&arena, vec![flush(even), flush(Cache { parked: odd, ..Cache::plain() })]);
