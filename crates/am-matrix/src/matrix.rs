@@ -359,8 +359,9 @@ impl Matrix {
     #[inline(never)]
     fn take_or_carve(&self, bytes: u64, state: State) -> Result<Place, Error> {
         let lanes = self.lanes()?;
-        // Longer blocks than the medium sector's are in no cache.
-        let number = usize::from(bytes > self.inner.geometry.small_max_bytes);
+        // Not by the length in granules alone: the medium sector's longest blocks have room for more bytes
+        // than are its to serve.
+        let number = self.route(bytes);
         let take = |cache: &mut Cache, lane: &Lane<'_>| {
             let taken = self.take_from(cache, lanes, number, bytes, state);
             if taken.is_some() {
