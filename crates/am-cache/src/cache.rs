@@ -113,7 +113,7 @@ impl Cache {
                 seen: sector.seen_at(at),
             });
         }
-        self.make_magazines();
+        self.make_magazines(sector);
         self.keep(sector, at, len);
         Ok(true)
     }
@@ -165,7 +165,7 @@ impl Cache {
     #[inline]
     fn has_magazine<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32) -> bool {
         let len = sector.len_at(at);
-        len < self.magazines.len() as u32 || (len <= self.len_max && self.make_magazines())
+        len < self.magazines.len() as u32 || (len <= self.len_max && self.make_magazines(sector))
     }
 
     #[inline]
@@ -182,8 +182,10 @@ impl Cache {
 
     #[cold]
     #[inline(never)]
-    fn make_magazines(&mut self) -> bool {
+    fn make_magazines<H: Headers>(&mut self, sector: &Sector<'_, H>) -> bool {
         if self.magazines.is_empty() {
+            self.limit_first = self.limit_first.min(sector.len() / SHARE);
+            self.limit = self.limit.min(self.limit_first);
             self.magazines.resize_with(self.len_max as usize + 1, Magazine::default);
         }
         true
@@ -289,7 +291,7 @@ impl Cache {
         if len > self.len_max || len == 0 {
             return 0;
         }
-        self.make_magazines();
+        self.make_magazines(sector);
         if self.flushed {
             // What went back is wanted now: it should have stayed.
             self.flushed = false;
@@ -298,7 +300,8 @@ impl Cache {
         let magazine = &mut self.magazines[len as usize];
         let asked = magazine.next_batch();
         // Only as many as fit beside what is parked, and no more than a quarter of the limit.
-        let mut pieces = asked.min(self.limit / 4 / len);
+        let room = self.limit.saturating_sub(self.parked);
+        let mut pieces = asked.min(room.min(self.limit / 4) / len);
         while pieces > 1 {
             let Some(run) = sector.carve(lane, &Want::cached(len, pieces)) else {
                 magazine.refill_fell_short();

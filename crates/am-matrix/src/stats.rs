@@ -37,6 +37,8 @@ pub struct SectorStats {
     pub largest_free_bytes: u64,
     /// Bytes in blocks that somebody uses.
     pub allocated_bytes: u64,
+    /// Bytes in blocks that thread caches keep: nobody's, but not for everybody to take.
+    pub cached_bytes: u64,
     /// Bytes in blocks on their way back.
     pub in_flight_bytes: u64,
     /// Number of free blocks: fragments.
@@ -188,7 +190,7 @@ impl Matrix {
     }
 
     /// Draws every sector as a line of `width` (1 ..= 1000) characters, one per equal stretch:
-    /// `.` free, `+` partly used, `#` used, `~` in flight.
+    /// `.` free, `+` partly used, `#` used or in a thread's cache, `~` in flight.
     #[must_use]
     pub fn heap_map(&self, width: usize) -> String {
         let width = width.clamp(1, 1000);
@@ -212,6 +214,7 @@ impl Part<'_> {
             free_bytes: 0,
             largest_free_bytes: 0,
             allocated_bytes: 0,
+            cached_bytes: 0,
             in_flight_bytes: 0,
             free_blocks: 0,
             allocated_blocks: 0,
@@ -240,7 +243,7 @@ impl Part<'_> {
                     (&mut stats.allocated_blocks, &mut stats.allocated_bytes)
                 }
                 Seen::Head(State::Held, _) => (&mut stats.held_blocks, &mut stats.allocated_bytes),
-                Seen::Head(State::Cached, _) => (&mut stats.cached_blocks, &mut stats.free_bytes),
+                Seen::Head(State::Cached, _) => (&mut stats.cached_blocks, &mut stats.cached_bytes),
                 _ => (&mut stats.in_flight_blocks, &mut stats.in_flight_bytes),
             };
             *blocks += 1;

@@ -3,7 +3,7 @@
 mod common;
 
 use am_matrix::{Block, Error, SectorId, Spill};
-use common::{assert_sound, assert_whole, matrix, pattern};
+use common::{assert_sound, assert_whole, direct, matrix, on_threads, pattern};
 
 #[test]
 fn batch_from_fresh_memory_lies_side_by_side() {
@@ -24,7 +24,7 @@ fn batch_from_fresh_memory_lies_side_by_side() {
 
 #[test]
 fn batch_of_any_length_is_that_long() {
-    let matrix = matrix(4 << 20, 40, 30);
+    let matrix = direct(4 << 20, 40, 30);
     for (count, bytes) in [(0, 10), (1, 10), (2, 0), (255, 1), (256, 1), (257, 1), (1000, 40)] {
         let blocks = matrix.allocate_many(count, bytes).unwrap();
         assert_eq!(blocks.len(), count);
@@ -37,7 +37,7 @@ fn batch_of_any_length_is_that_long() {
 /// All there is, in one batch, and one more: then none at all.
 #[test]
 fn batch_that_does_not_fit_whole_leaves_nothing_behind() {
-    let matrix = matrix(1 << 20, 100, 0);
+    let matrix = direct(1 << 20, 100, 0);
     let granules = matrix.geometry().sectors[0].granules as usize;
     for (bytes, len) in [(1, 2), (100, 5), (1000, 33), (4000, 126)] {
         let fit = granules / len;
@@ -53,7 +53,7 @@ fn batch_that_does_not_fit_whole_leaves_nothing_behind() {
 
 #[test]
 fn batch_among_scattered_gaps_uses_them_all() {
-    let matrix = matrix(1 << 20, 100, 0);
+    let matrix = direct(1 << 20, 100, 0);
     let mut blocks: Vec<Block<'_>> = std::iter::from_fn(|| matrix.allocate(100).ok()).collect();
     // Every second block free: gaps of one block each.
     let kept: Vec<Block<'_>> = (0..blocks.len() / 2).map(|i| blocks.swap_remove(i)).collect();
@@ -78,7 +78,7 @@ fn batch_too_large_for_the_sector_is_too_large() {
 
 #[test]
 fn batch_with_spill_goes_on_in_the_next_sector() {
-    let matrix = matrix(1 << 20, 40, 30).with_spill(Spill::Larger);
+    let matrix = direct(1 << 20, 40, 30).with_spill(Spill::Larger);
     let fit = matrix.geometry().sectors[0].granules as usize / 33;
     let blocks = matrix.allocate_many(fit + 10, 1000).unwrap();
     let [small, medium, large] = [0, 1, 2].map(|i| matrix.stats().sectors[i].held_blocks);
@@ -89,7 +89,7 @@ fn batch_with_spill_goes_on_in_the_next_sector() {
 
 #[test]
 fn blocks_of_all_sectors_are_freed_in_one_call() {
-    let matrix = matrix(2 << 20, 40, 30);
+    let matrix = direct(2 << 20, 40, 30);
     let sizes = [10, 5000, 200_000, 64, 100_000, 4096, 4097, 131_072, 0];
     let mut blocks: Vec<Block<'_>> = sizes.map(|bytes| matrix.allocate(bytes).unwrap()).into();
     let kept = blocks.swap_remove(3);
@@ -114,29 +114,24 @@ fn blocks_of_another_matrix_go_back_to_theirs() {
 #[test]
 fn batches_by_eight_threads_on_little_memory_leave_it_whole() {
     let matrix = matrix(200_000, 100, 0);
-    std::thread::scope(|scope| {
-        for thread in 0..8u64 {
-            let matrix = &matrix;
-            scope.spawn(move || {
-                for turn in 0..300u64 {
-                    let count = 1 + (turn * 7 + thread) as usize % 90;
-                    match matrix.allocate_many(count, 100) {
-                        Ok(mut blocks) => {
-                            let stamp = |i| thread << 32 | turn << 8 | i as u64;
-                            for (i, block) in blocks.iter_mut().enumerate() {
-                                pattern::fill(block, stamp(i));
-                            }
-                            std::thread::yield_now();
-                            for (i, block) in blocks.iter().enumerate() {
-                                pattern::verify(block, stamp(i));
-                            }
-                            matrix.free_many(blocks);
-                        }
-                        Err(Error::Exhausted { .. } | Error::Contended { .. }) => {}
-                        Err(error) => panic!("{error}"),
+    on_threads(8, |thread| {
+        for turn in 0..300u64 {
+            let count = 1 + (turn as usize * 7 + thread) % 90;
+            match matrix.allocate_many(count, 100) {
+                Ok(mut blocks) => {
+                    let stamp = |i| (thread as u64) << 32 | turn << 8 | i as u64;
+                    for (i, block) in blocks.iter_mut().enumerate() {
+                        pattern::fill(block, stamp(i));
                     }
+                    std::thread::yield_now();
+                    for (i, block) in blocks.iter().enumerate() {
+                        pattern::verify(block, stamp(i));
+                    }
+                    matrix.free_many(blocks);
                 }
-            });
+                Err(Error::Exhausted { .. } | Error::Contended { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
         }
     });
     assert_whole(&matrix);

@@ -2,7 +2,8 @@
 //!
 //! Each thread owns a share of the sector, in blocks of one size; it frees one and allocates one,
 //! over and over. So a block that fits is free or on its way at every moment of a search, and
-//! `Exhausted` would be a lie. `Contended` asks for another try.
+//! `Exhausted` would be a lie. `Contended` asks for another try. By handles without thread caches, but for
+//! one test: what a cache keeps is free to its own thread alone.
 
 mod common;
 #[path = "../../am-ripple/tests/world/mod.rs"]
@@ -11,10 +12,10 @@ mod world;
 use am_layout::{Event, State};
 use am_matrix::{Block, Error, Matrix};
 use am_ripple::{Carved, Headers, Lane, NoBlock, ack, allocate};
-use common::{Random, assert_whole, fill, matrix, small_sector, soak};
+use common::{Random, assert_whole, direct, fill, on_threads, small_sector, soak};
 use std::cell::RefCell;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Barrier, Mutex};
 use world::{Lefts, World, want};
 
 const THREADS: usize = 8;
@@ -28,34 +29,33 @@ fn exchange_one_for_one(matrix: &Matrix, bytes: usize, turns: usize) -> u64 {
     let contended = AtomicU64::new(0);
     let lied = AtomicBool::new(false);
     let start = Barrier::new(THREADS);
-    std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let share = capacity / THREADS + usize::from(thread < capacity % THREADS);
-            let mut mine: Vec<Block<'_>> = full.drain(..share).collect();
-            let (start, contended, lied) = (&start, &contended, &lied);
-            scope.spawn(move || {
-                let mut random = Random(thread as u64 + 1);
-                start.wait();
-                for turn in 0..turns * soak() {
-                    if lied.load(Relaxed) {
-                        return;
+    let shares = (0..THREADS).map(|thread| {
+        let share = capacity / THREADS + usize::from(thread < capacity % THREADS);
+        Mutex::new(full.drain(..share).collect())
+    });
+    let shares: Vec<Mutex<Vec<Block<'_>>>> = shares.collect();
+    assert!(full.is_empty());
+    on_threads(THREADS, |thread| {
+        let mut mine = std::mem::take(&mut *shares[thread].lock().expect("one thread's"));
+        let mut random = Random(thread as u64 + 1);
+        start.wait();
+        for turn in 0..turns * soak() {
+            if lied.load(Relaxed) {
+                return;
+            }
+            drop(mine.swap_remove(random.below(mine.len())));
+            let block = loop {
+                match matrix.allocate(bytes) {
+                    Ok(block) => break block,
+                    Err(Error::Contended { .. }) => contended.fetch_add(1, Relaxed),
+                    Err(error) => {
+                        lied.store(true, Relaxed);
+                        panic!("turn {turn} of thread {thread}: {error}");
                     }
-                    drop(mine.swap_remove(random.below(mine.len())));
-                    let block = loop {
-                        match matrix.allocate(bytes) {
-                            Ok(block) => break block,
-                            Err(Error::Contended { .. }) => contended.fetch_add(1, Relaxed),
-                            Err(error) => {
-                                lied.store(true, Relaxed);
-                                panic!("turn {turn} of thread {thread}: {error}");
-                            }
-                        };
-                    };
-                    mine.push(block);
-                }
-            });
+                };
+            };
+            mine.push(block);
         }
-        assert!(full.is_empty());
     });
     assert_whole(matrix);
     contended.into_inner()
@@ -92,8 +92,18 @@ fn exchange_in_a_full_sector_of_odd_lengths_is_never_exhausted() {
 
 #[test]
 fn exchange_in_a_full_large_sector_is_never_exhausted() {
-    let matrix = matrix(1 << 20, 0, 0);
+    let matrix = direct(1 << 20, 0, 0);
     println!("contended={}", exchange_one_for_one(&matrix, 5000, 20_000));
+}
+
+/// What a thread frees it finds in its own cache, whatever the others keep in theirs.
+#[test]
+fn exchange_by_way_of_thread_caches_in_a_full_sector_is_never_exhausted() {
+    for granules in [2, 3, 17] {
+        let matrix = small_sector(granules * 64).with_thread_caches(true);
+        let contended = exchange_one_for_one(&matrix, granules as usize * 32 - 32, 10_000);
+        println!("64 blocks of {granules} granules, cached: contended={contended}");
+    }
 }
 
 /// Headers that now and then let another thread run in the middle of an operation.

@@ -3,7 +3,7 @@
 mod common;
 
 use am_matrix::{Block, Error, Matrix, Offset, Seen, State};
-use common::{assert_sound, assert_whole, matrix, pattern};
+use common::{assert_sound, assert_whole, direct, matrix, pattern};
 use std::alloc::Layout;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -16,7 +16,7 @@ fn live(matrix: &Matrix) -> u64 {
 
 #[test]
 fn block_dropped_is_free_again() {
-    let matrix = matrix(1 << 20, 40, 30);
+    let matrix = direct(1 << 20, 40, 30);
     for bytes in [1, 100, 5000, 100_000, 200_000] {
         let block = matrix.allocate(bytes).unwrap();
         assert_eq!((block.len(), live(&matrix)), (bytes, 1));
@@ -60,7 +60,8 @@ fn block_sent_to_another_thread_is_freed_there() {
     std::thread::scope(|scope| {
         let mut block = matrix.allocate(70_000).unwrap();
         pattern::fill(&mut block, 9);
-        scope.spawn(move || pattern::verify(&block, 9));
+        let there = scope.spawn(move || pattern::verify(&block, 9));
+        there.join().unwrap();
     });
     assert_whole(&matrix);
 }
@@ -138,7 +139,7 @@ fn payload_zeroed_on_dirty_memory_is_zero() {
 
 #[test]
 fn block_grown_within_its_granules_needs_no_room() {
-    let matrix = matrix(1 << 20, 100, 0);
+    let matrix = direct(1 << 20, 100, 0);
     let (_right, mut block) = (matrix.allocate(32).unwrap(), matrix.allocate(33).unwrap());
     assert_eq!(block.usable_size(), 64);
     block.try_grow(64).unwrap();
@@ -153,7 +154,7 @@ fn block_grown_within_its_granules_needs_no_room() {
 
 #[test]
 fn block_grown_into_its_free_right_neighbour_keeps_its_bytes() {
-    let matrix = matrix(1 << 20, 100, 0);
+    let matrix = direct(1 << 20, 100, 0);
     let last = matrix.allocate(32).unwrap();
     let (right, mut block) = (matrix.allocate(3200).unwrap(), matrix.allocate(100).unwrap());
     let place = block.offset();
@@ -178,7 +179,7 @@ fn block_grown_into_its_free_right_neighbour_keeps_its_bytes() {
 #[test]
 fn block_grown_beyond_any_limit_has_no_room_and_stays() {
     for (small, medium) in [(100, 0), (0, 100), (0, 0)] {
-        let matrix = matrix(1 << 20, small, medium);
+        let matrix = direct(1 << 20, small, medium);
         let mut block = matrix.allocate(1000).unwrap(); // at the sector's end
         for bytes in [1 << 20, 1 << 40, isize::MAX as usize, usize::MAX - 40, usize::MAX] {
             let requested_bytes = bytes as u64;
@@ -193,7 +194,7 @@ fn block_grown_beyond_any_limit_has_no_room_and_stays() {
 
 #[test]
 fn block_shrunk_gives_whole_granules_back() {
-    let matrix = matrix(1 << 20, 100, 0);
+    let matrix = direct(1 << 20, 100, 0);
     let all = matrix.stats().sectors[0].size_bytes;
     let mut block = matrix.allocate(3200).unwrap();
     pattern::fill(&mut block, 5);
@@ -215,7 +216,7 @@ fn block_shrunk_gives_whole_granules_back() {
 #[test]
 fn payload_aligned_to_every_power_of_two_is_aligned_in_every_sector() {
     for (small, medium) in [(100, 0), (0, 100), (0, 0)] {
-        let matrix = matrix(1 << 20, small, medium);
+        let matrix = direct(1 << 20, small, medium);
         let mut blocks: Vec<Block<'_>> = Vec::new();
         for log in 0..=12 {
             for bytes in [0, 1, 31, 4064, 5000] {

@@ -1,5 +1,6 @@
 //! Random operations on a whole matrix, compared with a plain map of what is live; every payload
-//! is written over its whole length and checked before it is freed.
+//! is written over its whole length and checked before it is freed. Each list is played twice: by a
+//! handle without thread caches, and by one with them.
 
 mod common;
 #[path = "../../am-ripple/tests/world/ops.rs"]
@@ -24,10 +25,13 @@ fn spill() -> impl Strategy<Value = Spill> {
 }
 
 fn play(size_bytes: u64, (small, medium): (u8, u8), spill: Spill, ops: &[Op]) {
-    let matrix = matrix(size_bytes, small, medium).with_spill(spill);
-    let mut player = Player::new(&matrix, spill);
-    ops.iter().for_each(|op| player.play(op));
-    player.finish();
+    for cached in [false, true] {
+        let matrix = matrix(size_bytes, small, medium).with_spill(spill);
+        let matrix = matrix.with_thread_caches(cached);
+        let mut player = Player::new(&matrix, spill, cached);
+        ops.iter().for_each(|op| player.play(op));
+        player.finish();
+    }
 }
 
 proptest! {

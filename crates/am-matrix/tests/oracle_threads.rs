@@ -1,12 +1,13 @@
 //! Random operations by four threads on one matrix. Blocks change hands through channels, by offset;
-//! payloads are written by one thread and checked by whichever frees them.
+//! payloads are written by one thread and checked by whichever frees them. Each set of lists is played
+//! twice: by a handle without thread caches, and by one with them.
 
 mod common;
 #[path = "../../am-ripple/tests/world/ops.rs"]
 mod ops;
 
 use am_matrix::{Block, Error, Matrix, Offset, Seen, State};
-use common::{assert_whole, matrix, minimum, pattern, payload};
+use common::{assert_whole, minimum, pattern, payload, with_and_without_caches};
 use ops::Op;
 use proptest::prelude::*;
 use std::alloc::Layout;
@@ -185,9 +186,14 @@ impl<'m> Worker<'m> {
     }
 }
 
-/// Plays the lists at once, drains what is still on its way, and requires a whole matrix.
 fn play(size_bytes: u64, (small, medium): (u8, u8), lists: &[Vec<Op>; THREADS]) {
-    let matrix = matrix(size_bytes, small, medium);
+    for matrix in with_and_without_caches(size_bytes, small, medium) {
+        play_on(&matrix, size_bytes, lists);
+    }
+}
+
+/// Plays the lists at once, drains what is still on its way, and requires a whole matrix.
+fn play_on(matrix: &Matrix, size_bytes: u64, lists: &[Vec<Op>; THREADS]) {
     let most = (size_bytes / 4).max(1000) as usize;
     let (senders, inboxes): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| channel()).unzip();
     let leftover: Vec<Receiver<Parcel>> = std::thread::scope(|scope| {
@@ -196,7 +202,7 @@ fn play(size_bytes: u64, (small, medium): (u8, u8), lists: &[Vec<Op>; THREADS]) 
             .zip(inboxes)
             .enumerate()
             .map(|(number, (list, inbox))| {
-                let (matrix, others) = (&matrix, senders.clone());
+                let others = senders.clone();
                 scope.spawn(move || {
                     let (number, held) = (number as u64, Vec::new());
                     let mut worker =
@@ -213,7 +219,7 @@ fn play(size_bytes: u64, (small, medium): (u8, u8), lists: &[Vec<Op>; THREADS]) 
         let block = matrix.from_offset(parcel.offset).expect("on its way");
         pattern::verify(&block, parcel.stamp);
     }
-    assert_whole(&matrix);
+    assert_whole(matrix);
     assert_eq!(matrix.stats().sectors.iter().map(|sector| sector.ripples_cut).sum::<u64>(), 0);
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use am_matrix::{Block, Error, Matrix, SectorId, Spill};
-use common::{assert_sound, assert_whole, matrix, minimum};
+use common::{assert_sound, assert_whole, direct, matrix, minimum};
 
 /// A payload that each sector serves.
 const SIZES: [usize; 3] = [1000, 10_000, 140_000];
@@ -46,7 +46,7 @@ fn request_for_an_absent_sector_goes_to_the_nearest() {
 
 #[test]
 fn sector_exhausted_is_named_and_leaves_the_others_working() {
-    let matrix = matrix(4 << 20, 40, 30);
+    let matrix = direct(4 << 20, 40, 30);
     for (number, bytes) in SIZES.into_iter().enumerate() {
         let blocks = exhaust(&matrix, bytes);
         let error = matrix.allocate(bytes).unwrap_err();
@@ -70,7 +70,7 @@ fn sector_exhausted_is_named_and_leaves_the_others_working() {
 
 #[test]
 fn request_longer_than_its_sector_is_too_large_at_once() {
-    let matrix = matrix(1 << 20, 40, 30);
+    let matrix = direct(1 << 20, 40, 30);
     let large = matrix.geometry().sectors[2].size_bytes();
     let all = large as usize - 32;
     assert_eq!(matrix.allocate(all).unwrap().len(), all);
@@ -89,7 +89,7 @@ fn request_longer_than_its_sector_is_too_large_at_once() {
 
 #[test]
 fn spill_to_larger_sectors_never_goes_to_a_smaller_one() {
-    let matrix = matrix(4 << 20, 40, 30).with_spill(Spill::Larger);
+    let matrix = direct(4 << 20, 40, 30).with_spill(Spill::Larger);
     let off = matrix.clone().with_spill(Spill::Off);
     let small = exhaust(&off, SIZES[0]);
     assert_eq!(sector_of(&matrix, &matrix.allocate(SIZES[0]).unwrap()), 1);
@@ -106,7 +106,7 @@ fn spill_to_larger_sectors_never_goes_to_a_smaller_one() {
 
 #[test]
 fn spill_to_any_sector_goes_to_the_nearest_smaller_one_last() {
-    let matrix = matrix(8 << 20, 40, 30).with_spill(Spill::Any);
+    let matrix = direct(8 << 20, 40, 30).with_spill(Spill::Any);
     let off = matrix.clone().with_spill(Spill::Off);
     let large = exhaust(&off, SIZES[2]);
     assert_eq!(sector_of(&matrix, &matrix.allocate(SIZES[2]).unwrap()), 1);
@@ -119,7 +119,7 @@ fn spill_to_any_sector_goes_to_the_nearest_smaller_one_last() {
 #[test]
 fn matrix_of_the_smallest_size_serves_one_block_per_sector() {
     for (small, medium) in [(40, 30), (100, 0), (0, 100), (0, 0), (1, 1), (98, 1)] {
-        let matrix = matrix(minimum(small, medium), small, medium);
+        let matrix = direct(minimum(small, medium), small, medium);
         for sector in matrix.stats().sectors {
             assert!(sector.size_bytes >= 2 * sector.granule_bytes, "{sector:?}");
         }
@@ -132,7 +132,7 @@ fn matrix_of_the_smallest_size_serves_one_block_per_sector() {
 
 #[test]
 fn stats_of_a_split_sector_add_up() {
-    let matrix = matrix(1 << 20, 100, 0);
+    let matrix = direct(1 << 20, 100, 0);
     let size = matrix.stats().sectors[0].size_bytes;
     let (_held, right) = (matrix.allocate(100).unwrap(), matrix.allocate(96).unwrap());
     let given = matrix.allocate_offset(1000).unwrap();
@@ -152,6 +152,20 @@ fn stats_of_a_split_sector_add_up() {
     matrix.ack(given).unwrap();
 }
 
+#[test]
+fn stats_beside_a_cache_tell_what_it_keeps() {
+    let matrix = matrix(1 << 20, 100, 0);
+    let size = matrix.stats().sectors[0].size_bytes;
+    let (_held, parked) = (matrix.allocate(100).unwrap(), matrix.allocate(1000).unwrap());
+    drop(parked);
+    let stats = &matrix.stats().sectors[0];
+    assert_eq!((stats.cached_blocks, stats.cached_bytes), (1, 1056));
+    assert_eq!((stats.allocated_bytes, stats.free_bytes), (160, size - 160 - 1056));
+    assert_eq!((stats.live_blocks(), stats.in_flight_bytes), (1, 0));
+    assert_sound(&matrix);
+    assert!(matrix.heap_map(4).trim_end().ends_with('+'), "{}", matrix.heap_map(4));
+}
+
 /// What stands behind the sector's name.
 fn columns(line: &str) -> &str {
     line.trim_start().split_once(' ').expect("a name").1
@@ -159,7 +173,7 @@ fn columns(line: &str) -> &str {
 
 #[test]
 fn heap_map_shows_what_is_used_where() {
-    let matrix = matrix(1 << 20, 40, 30);
+    let matrix = direct(1 << 20, 40, 30);
     let map = matrix.heap_map(50);
     let lines: Vec<Vec<&str>> = map.lines().map(|line| line.split_whitespace().collect()).collect();
     let free = ".".repeat(50);

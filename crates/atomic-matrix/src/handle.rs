@@ -40,6 +40,13 @@ impl Matrix {
         Builder::default()
     }
 
+    /// Returns a handle to the same segment with or without thread caches, as
+    /// [`am_matrix::Matrix::with_thread_caches`]; by default it has them.
+    #[must_use]
+    pub fn with_thread_caches(self, cached: bool) -> Self {
+        Self { core: self.core.with_thread_caches(cached), ..self }
+    }
+
     /// Removes the segment's name; mappings that exist live on, and the memory goes with the last.
     ///
     /// # Errors

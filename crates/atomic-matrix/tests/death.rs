@@ -19,6 +19,11 @@ fn child_entry() {
     let matrix = Matrix::builder().open(&segment).expect("opens");
     let guards = match role.as_str() {
         "holder" => (0..10).map(|n| matrix.allocate(100 << n).expect("fits")).collect(),
+        "keeper" => {
+            // Each dropped before the next, so that each is parked.
+            (0..8).for_each(|n| drop(matrix.allocate(100 << n).expect("fits")));
+            Vec::new()
+        }
         _ => Vec::new(),
     };
     let raw = matrix.allocate_offset(5000).expect("fits");
@@ -96,6 +101,34 @@ fn death_gives_back_what_guards_held_and_nothing_else() {
 }
 
 #[test]
+fn death_gives_back_what_thread_caches_kept() {
+    let scratch = Scratch::new();
+    let matrix = segment(&scratch);
+    let mine = matrix.allocate(100).unwrap().offset();
+    let mut actor = Actor::start("keeper", &scratch.name());
+    let raw = offset(actor.answer());
+    let keeper = matrix.participants()[1];
+    // 100, 200 … 12800 bytes and a header each, the last two in granules of 256.
+    let small: u64 = (0..6).map(|n| ((100_u64 << n) + 32).next_multiple_of(32)).sum();
+    let medium: u64 = (6..8).map(|n| ((100_u64 << n) + 32).next_multiple_of(256)).sum();
+    assert_eq!((keeper.blocks, keeper.cached_blocks), (0, 8));
+    assert_eq!(keeper.cached_bytes, small + medium);
+    kill_and_wait(actor, &matrix, 1);
+
+    let recovery = matrix.recover();
+    assert_eq!((recovery.cached, recovery.blocks, recovery.deferred), (8, 0, 0));
+    assert_eq!((recovery.dead.len(), recovery.dead[0].cached_blocks), (1, 8));
+    assert_eq!((recovery.bytes, recovery.dead[0].cached_bytes), (small + medium, small + medium));
+    assert!(recovery.limbo.is_empty());
+    assert!(matrix.recover().is_empty(), "a second time there is nothing");
+    let cached: u64 = matrix.stats().sectors.iter().map(|sector| sector.cached_blocks).sum();
+    assert_eq!(cached, 1, "the living one's stays");
+    assert_eq!(matrix.allocate(100).unwrap().offset(), mine);
+    matrix.ack(raw).unwrap();
+    assert_whole(&matrix);
+}
+
+#[test]
 fn death_of_a_holder_is_noticed_by_who_opens_the_segment() {
     let scratch = Scratch::new();
     let matrix = segment(&scratch);
@@ -107,6 +140,7 @@ fn death_of_a_holder_is_noticed_by_who_opens_the_segment() {
     assert_eq!((other.recovered_first().blocks, other.recovered_first().dead.len()), (10, 1));
     assert!(other.recover().is_empty());
     other.ack(raw).unwrap();
+    other.trim().unwrap();
     assert_whole(&matrix);
 }
 
@@ -147,7 +181,7 @@ fn guard_that_is_forgotten_goes_back_when_its_handle_leaves() {
     let other = Matrix::builder().open(&scratch.name()).unwrap();
     std::mem::forget(other.allocate(1000).unwrap());
     std::thread::scope(|scope| {
-        scope.spawn(|| std::mem::forget(other.allocate(1000).unwrap()));
+        scope.spawn(|| std::mem::forget(other.allocate(1000).unwrap())).join().unwrap();
     });
     let kept = matrix.allocate(1000).unwrap();
     drop(other);
@@ -233,6 +267,60 @@ fn child_of_fork_is_refused_by_what_it_inherits() {
     // The parent's copies of the guards went into the child's closure; here they are dropped.
     assert_eq!(matrix.stats().sectors[0].corrupt, 0);
     matrix.ack(raw).unwrap();
+    assert_whole(&matrix);
+}
+
+#[test]
+fn child_of_fork_leaves_its_parents_cache_alone() {
+    let scratch = Scratch::new();
+    let matrix = segment(&scratch);
+    let parked = [100, 200, 5000].map(|bytes| matrix.allocate(bytes).unwrap().offset());
+    let raw = matrix.allocate_offset(300).unwrap();
+    let clone = matrix.clone();
+    in_child(|| {
+        let forked = |result: Result<(), Error>| result == Err(Error::Forked);
+        // SAFETY: nobody else knows the offset.
+        let unshared = unsafe { clone.ack_unshared(raw) };
+        let all = [
+            forked(clone.allocate(100).map(drop)),
+            forked(clone.allocate_offset(100).map(drop)),
+            forked(clone.allocate(5000).map(drop)),
+            forked(clone.ack(raw)),
+            forked(clone.ack(parked[0])),
+            forked(unshared),
+            forked(clone.trim()),
+        ];
+        drop(clone);
+        // A thread of the child ends, with what it inherited.
+        std::thread::spawn(|| ()).join().unwrap();
+        all.iter().all(|&refused| refused)
+    });
+    let cached: u64 = matrix.stats().sectors.iter().map(|sector| sector.cached_blocks).sum();
+    assert_eq!(cached, 3);
+    for (bytes, offset) in [100, 200, 5000].into_iter().zip(parked) {
+        assert_eq!(matrix.allocate(bytes).unwrap().offset(), offset);
+    }
+    matrix.ack(raw).unwrap();
+    assert_whole(&matrix);
+}
+
+#[test]
+fn child_of_fork_that_opens_the_segment_has_a_cache_of_its_own() {
+    let scratch = Scratch::new();
+    let matrix = segment(&scratch);
+    let mine = matrix.allocate(100).unwrap().offset();
+    in_child(|| {
+        let fd = matrix.as_fd().try_clone_to_owned().unwrap();
+        let own = Matrix::builder().attach(fd).unwrap();
+        let place = own.allocate(100).unwrap().offset();
+        let again = own.allocate(100).unwrap().offset();
+        let kept: Vec<u64> = own.participants().iter().map(|p| p.cached_blocks).collect();
+        std::mem::forget(own); // it dies without a word
+        place == again && place != mine && kept == [1, 1]
+    });
+    let recovery = matrix.recover();
+    assert_eq!((recovery.cached, recovery.blocks, recovery.dead.len()), (1, 0, 1));
+    assert_eq!(matrix.allocate(100).unwrap().offset(), mine);
     assert_whole(&matrix);
 }
 

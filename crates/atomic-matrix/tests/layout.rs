@@ -28,7 +28,7 @@ fn segment_begins_with_a_guard_that_says_ready() {
     let scratch = Scratch::new();
     let handler = scratch.bootstrap(MIB, (40, 30));
     assert_eq!(words(&handler.mmap, 0..16), [READY, MAGIC, VERSION, 0]);
-    assert_eq!((READY, VERSION, &MAGIC.to_le_bytes()), (2, 3, b"AMx2"));
+    assert_eq!((READY, VERSION, &MAGIC.to_le_bytes()), (2, 4, b"AMx2"));
     let file = std::fs::read(scratch.path()).unwrap();
     assert_eq!(file[..8], [2, 0, 0, 0, b'A', b'M', b'x', b'2']);
 }
@@ -72,7 +72,7 @@ fn geometry_in_the_head_is_what_an_attachment_reads() {
 #[test]
 fn header_is_the_32_bytes_before_the_payload() {
     let scratch = Scratch::new();
-    let handler = scratch.bootstrap(50 * MIB, (40, 30));
+    let handler = scratch.bootstrap_direct(50 * MIB, (40, 30));
     let base = handler.mmap.as_ptr();
     for bytes in [0, 1, 128, 5000, 1_000_000] {
         let ptr = handler.matrix.allocate(base, bytes).unwrap();
@@ -94,7 +94,7 @@ fn header_is_the_32_bytes_before_the_payload() {
 #[test]
 fn state_word_follows_the_life_of_a_block() {
     let scratch = Scratch::new();
-    let handler = scratch.bootstrap(50 * MIB, (40, 30));
+    let handler = scratch.bootstrap_direct(50 * MIB, (40, 30));
     let (base, matrix) = (handler.mmap.as_ptr(), handler.matrix.as_matrix());
     for (number, bytes) in [100, 5000, 200_000].into_iter().enumerate() {
         let sector = geometry(&handler).sectors[number];
@@ -128,7 +128,7 @@ fn state_word_follows_the_life_of_a_block() {
 #[test]
 fn state_word_of_a_block_between_live_ones_becomes_free() {
     let scratch = Scratch::new();
-    let handler = scratch.bootstrap(MIB, (40, 30));
+    let handler = scratch.bootstrap_direct(MIB, (40, 30));
     let base = handler.mmap.as_ptr();
     let [right, middle, left] = [(); 3].map(|()| handler.matrix.allocate(base, 100).unwrap());
     let word = |offset| seen(&handler.mmap, geometry(&handler), offset, 0);
@@ -141,4 +141,27 @@ fn state_word_of_a_block_between_live_ones_becomes_free() {
     assert_eq!(word(right.offset() - 32), Seen::Interior);
     handler.matrix.ack(&header_of(left), base).unwrap();
     assert_whole(handler.matrix.as_matrix());
+}
+
+/// HELD → CACHED → ALLOCATED → CACHED → HELD, with the tail where it was and the owner in the header.
+#[test]
+fn state_word_of_a_block_that_passes_through_a_cache_says_cached() {
+    let scratch = Scratch::new();
+    let handler = scratch.bootstrap(MIB, (40, 30));
+    let (base, matrix) = (handler.mmap.as_ptr(), handler.matrix.as_matrix());
+    for (bytes, len) in [(100, 5), (5000, 20)] {
+        let block = matrix.allocate(bytes).unwrap();
+        let header = block.offset().bytes() - 32;
+        let word = |further| seen(&handler.mmap, geometry(&handler), header, further);
+        let cached = [Seen::Head(State::Cached, len), Seen::Tail(len - 1)];
+        drop(block);
+        assert_eq!([word(0), word(u64::from(len) - 1)], cached);
+        let ptr = handler.matrix.allocate(base, bytes).unwrap();
+        assert_eq!((ptr.offset(), word(0)), (header + 32, Seen::Head(State::Allocated, len)));
+        handler.matrix.ack(&header_of(ptr), base).unwrap();
+        assert_eq!([word(0), word(u64::from(len) - 1)], cached);
+        let block = matrix.allocate(bytes).unwrap();
+        assert_eq!((block.offset().bytes(), word(0)), (header + 32, Seen::Head(State::Held, len)));
+    }
+    assert_whole(matrix);
 }

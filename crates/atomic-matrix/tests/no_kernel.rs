@@ -34,9 +34,10 @@ fn hot_path(matrix: &Matrix) -> bool {
     half.is_ok() && walked && live.into_iter().flatten().all(|o| matrix.ack(o).is_ok())
 }
 
-fn child(segment: OwnedFd, forbidden_call: bool) -> ! {
+fn child(segment: OwnedFd, cached: bool, forbidden_call: bool) -> ! {
     // The only participant: before an allocation fails, the kernel is asked whether others live.
-    let matrix = &Matrix::builder().attach(segment).expect("attaches");
+    let matrix = Matrix::builder().attach(segment).expect("attaches");
+    let matrix = &matrix.with_thread_caches(cached);
     // SAFETY: no memory is passed. From here on the kernel kills this process at any call but
     // read, write, exit and sigreturn.
     let strict = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) } == 0;
@@ -51,14 +52,14 @@ fn child(segment: OwnedFd, forbidden_call: bool) -> ! {
     unreachable!("exited")
 }
 
-fn run(forbidden_call: bool) -> WaitStatus {
+fn run(cached: bool, forbidden_call: bool) -> WaitStatus {
     let matrix = Matrix::builder().size(8 << 20).memfd("no-kernel").unwrap();
     let segment = matrix.as_fd().try_clone_to_owned().unwrap();
     drop(matrix);
     // SAFETY: the child attaches, which allocates; no other thread of the parent is in the heap now,
     // since this test runs alone in its binary. The matrix has no lock, and its guards need no heap.
     match unsafe { fork() }.unwrap() {
-        ForkResult::Child => child(segment, forbidden_call),
+        ForkResult::Child => child(segment, cached, forbidden_call),
         ForkResult::Parent { child } => {
             let status = waitpid(child, None).unwrap();
             if !forbidden_call {
@@ -72,12 +73,14 @@ fn run(forbidden_call: bool) -> WaitStatus {
 
 #[test]
 fn hot_path_makes_no_system_call() {
-    let status = run(false);
-    if let WaitStatus::Exited(_, 3) = status {
-        println!("SKIPPED: this kernel has no strict seccomp");
-        return;
+    for cached in [true, false] {
+        let status = run(cached, false);
+        if let WaitStatus::Exited(_, 3) = status {
+            println!("SKIPPED: this kernel has no strict seccomp");
+            return;
+        }
+        assert!(matches!(status, WaitStatus::Exited(_, 0)), "with caches: {cached}; {status:?}");
     }
-    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
     // The check can fail: a child that does make a call is killed.
-    assert!(matches!(run(true), WaitStatus::Signaled(..)));
+    assert!(matches!(run(true, true), WaitStatus::Signaled(..)));
 }

@@ -2,6 +2,7 @@
 
 mod common;
 
+use am_layout::guard::VERSION;
 use am_layout::{CONTROL_AT_BYTES, ROSTER_AT_BYTES};
 use atomic_matrix::{Error, Matrix, OpenError, SegmentError};
 use common::{MIB, Random, Scratch};
@@ -56,7 +57,7 @@ fn segment_that_was_cut_short_is_refused() {
 
 #[test]
 fn segment_of_an_older_version_is_refused() {
-    for version in [0u32, 1, 2, 4, u32::MAX] {
+    for version in [0u32, 1, 2, 3, VERSION + 1, u32::MAX] {
         let scratch = made();
         let mut bytes = std::fs::read(scratch.path()).unwrap();
         bytes[8..12].copy_from_slice(&version.to_ne_bytes());

@@ -2,7 +2,7 @@
 
 mod common;
 
-use atomic_matrix::{Block, Error, Matrix, Offset};
+use atomic_matrix::{Block, Error, Matrix, Offset, Participant};
 use common::child::{Actor, Answers, role, say};
 use common::{MIB, Random, Scratch, assert_sound, assert_whole, pattern};
 use std::io::{BufRead, Write, stdin};
@@ -77,6 +77,10 @@ fn answer(matrix: &Matrix, line: &str) {
             Ok(()) => say("acked"),
             Err(error) => say(error),
         },
+        ("trim", []) => {
+            matrix.trim().expect("not forked");
+            say("trimmed");
+        }
         ("base", []) => say(matrix.mapping().as_ptr().addr()),
         _ => panic!("no such command: {line}"),
     }
@@ -198,6 +202,7 @@ fn block_allocated_here_is_freed_there() {
         assert_eq!(actor.ask(&take), "taken and freed");
         assert!(actor.ask(&take).contains("no block that can be acked or taken"));
         assert!(matrix.from_offset(offset).is_err());
+        assert_eq!(actor.ask("trim"), "trimmed");
         assert_whole(&matrix);
     }
     actor.finish();
@@ -220,12 +225,14 @@ fn block_allocated_there_is_freed_here() {
                 .ask(format_args!("ack {}", offset.bytes()))
                 .contains("no block that can be acked or taken")
         );
+        assert_eq!(actor.ask("trim"), "trimmed");
         assert_whole(&matrix);
     }
     // And the raw way.
     let raw = matrix.allocate_offset(100).unwrap();
     assert_eq!(actor.ask(format_args!("ack {}", raw.bytes())), "acked");
     assert!(matrix.ack(raw).is_err());
+    assert_eq!(actor.ask("trim"), "trimmed");
     assert_whole(&matrix);
     actor.finish();
 }
@@ -249,6 +256,25 @@ fn memfd_passed_to_a_child_is_the_same_matrix() {
     let block = matrix.from_offset(offset).unwrap();
     pattern::verify(&block, 4);
     drop(block);
+    assert_whole(&matrix);
+}
+
+/// What one process allocated goes into another one's cache, and is that one's until it ends.
+#[test]
+fn block_freed_there_is_kept_there_until_that_process_ends() {
+    let scratch = Scratch::new();
+    let matrix = Matrix::builder().size(SIZE_BYTES as u64).create(&scratch.name()).unwrap();
+    let mut actor = Actor::start("serve", &scratch.name());
+    let raw = matrix.allocate_offset(100).unwrap();
+    assert_eq!(actor.ask(format_args!("ack {}", raw.bytes())), "acked");
+    let kept = |who: &Participant| (who.own, who.cached_blocks, who.cached_bytes);
+    let [own, other] = matrix.participants()[..].try_into().unwrap();
+    assert_eq!((kept(&own), kept(&other)), ((true, 0, 0), (false, 1, 160)));
+    assert_ne!(matrix.allocate(100).unwrap().offset(), raw);
+    // The same place again, for the one that keeps it.
+    assert_eq!(actor.ask("give 100 1"), raw.bytes().to_string());
+    assert_eq!(actor.ask(format_args!("take {} 100 1", raw.bytes())), "taken and freed");
+    actor.finish();
     assert_whole(&matrix);
 }
 

@@ -16,7 +16,8 @@ use common::{
 use std::time::{Duration, Instant};
 use world::{World, want};
 
-/// A matrix, its base, and blocks by number.
+/// A matrix, its base, and blocks by number. Without thread caches, unless told otherwise: it is the sectors
+/// that the defects were in.
 struct Bench {
     handler: MatrixHandler,
     _scratch: Scratch,
@@ -24,6 +25,11 @@ struct Bench {
 
 impl Bench {
     fn new(split: (u8, u8)) -> Self {
+        let scratch = Scratch::new();
+        Self { handler: scratch.bootstrap_direct(4 * MIB, split), _scratch: scratch }
+    }
+
+    fn cached(split: (u8, u8)) -> Self {
         let scratch = Scratch::new();
         Self { handler: scratch.bootstrap(4 * MIB, split), _scratch: scratch }
     }
@@ -205,6 +211,7 @@ fn free_block_whose_every_hint_was_lost_is_found_and_hinted_again() {
     assert_eq!(bench.matrix().check().len(), 3, "the loss shows");
     // Another attachment, whose threads remember nothing either.
     let matrix = Matrix::builder().open(&bench._scratch.name()).unwrap();
+    let matrix = matrix.with_thread_caches(false);
     for bytes in [100, 5000, 200_000] {
         let block = std::thread::scope(|scope| {
             scope.spawn(|| matrix.allocate(bytes).expect("a free block").into_offset()).join()
@@ -305,7 +312,11 @@ fn exact_fit_leaves_the_headers_of_its_live_neighbours_alone() {
 /// a payload, so it passed.
 #[test]
 fn payloads_of_all_live_blocks_stay_whole_through_random_work() {
-    let bench = Bench::new((40, 30));
+    work_at_random(&Bench::new((40, 30)));
+    work_at_random(&Bench::cached((40, 30)));
+}
+
+fn work_at_random(bench: &Bench) {
     let mut random = Random(7);
     let mut live: Vec<(RelativePtr<u8>, usize, u64)> = Vec::new();
     for stamp in 0..20_000 {

@@ -1,4 +1,7 @@
 //! Plays operations on a matrix and on one oracle per sector, and compares after each.
+//!
+//! To the oracle a block that a thread cache keeps is free. It is, to the player's one thread; but it does not
+//! merge, so what is kept is given back before the two are compared to the last block.
 
 use crate::common::{assert_sound, assert_whole, pattern, payload};
 use crate::ops::{Op, Oracle};
@@ -21,9 +24,13 @@ struct Live<'m> {
 /// A block's place: sector and granule.
 type At = (usize, u32);
 
+/// Steps between two of which the thread's caches give back everything.
+const TRIM_EVERY: u32 = 16;
+
 pub struct Player<'m> {
     matrix: &'m Matrix,
     spill: Spill,
+    cached: bool,
     sectors: [Oracle<Live<'m>>; SECTORS],
     freed_last: Option<Offset>,
     stamps: u64,
@@ -33,12 +40,13 @@ pub struct Player<'m> {
 }
 
 impl<'m> Player<'m> {
-    pub fn new(matrix: &'m Matrix, spill: Spill) -> Self {
+    pub fn new(matrix: &'m Matrix, spill: Spill, cached: bool) -> Self {
         // An audit reads every granule.
         let granules: u32 = matrix.geometry().sectors.iter().map(|sector| sector.granules).sum();
         Self {
             matrix,
             spill,
+            cached,
             sectors: matrix.geometry().sectors.map(|sector| Oracle::new(sector.granules)),
             freed_last: None,
             stamps: 0,
@@ -76,6 +84,11 @@ impl<'m> Player<'m> {
         if self.turns.is_multiple_of(self.audit_every) {
             self.audit();
         }
+        // Seldom, so that the caches fill between.
+        if self.turns.is_multiple_of(TRIM_EVERY) {
+            self.trim();
+            self.audit();
+        }
     }
 
     /// Frees what is left and requires one free block per sector.
@@ -83,8 +96,16 @@ impl<'m> Player<'m> {
         while self.count() > 0 {
             self.free(self.count() / 2);
         }
+        self.trim();
         self.audit();
         assert_whole(self.matrix);
+    }
+
+    fn trim(&self) {
+        assert_eq!(self.matrix.trim(), Ok(()));
+        let cached =
+            self.matrix.stats().sectors.iter().map(|stats| stats.cached_blocks).sum::<u64>();
+        assert_eq!(cached, 0, "a trimmed cache keeps nothing");
     }
 
     // --- geometry, computed anew ------------------------------------------------------------------
@@ -284,7 +305,13 @@ impl<'m> Player<'m> {
         let Owner::Guard(block) = &mut live.owner else { return };
         let fits = bytes <= live.bytes || wanted <= *len + room;
         let no_room = Error::NoRoom { requested_bytes: bytes as u64 };
-        assert_eq!(block.try_grow(bytes), if fits { Ok(()) } else { Err(no_room) });
+        let mut got = block.try_grow(bytes);
+        if self.cached && fits && got == Err(no_room) {
+            // The neighbour was in the cache.
+            assert_eq!(self.matrix.trim(), Ok(()));
+            got = block.try_grow(bytes);
+        }
+        assert_eq!(got, if fits { Ok(()) } else { Err(no_room) });
         if fits && bytes > live.bytes {
             pattern::verify(&block[..live.bytes], live.stamp);
             *len = wanted.max(*len);
@@ -312,7 +339,13 @@ impl<'m> Player<'m> {
         let capacity =
             |&sector: &usize| self.sectors[sector].capacity(self.granules(sector, bytes));
         let fits = chain.iter().map(capacity).sum::<u64>() >= count as u64;
-        match self.matrix.allocate_many(count, bytes) {
+        let mut got = self.matrix.allocate_many(count, bytes);
+        if self.cached && fits && got.is_err() {
+            // Between blocks in the cache the gaps were cut up.
+            self.trim();
+            got = self.matrix.allocate_many(count, bytes);
+        }
+        match got {
             Ok(blocks) => {
                 assert!(fits, "{count} blocks of {bytes} bytes where only fewer fit");
                 assert_eq!(blocks.len(), count);
@@ -371,9 +404,14 @@ impl<'m> Player<'m> {
             let used = oracle.live().map(|(_, len, _)| u64::from(len)).sum::<u64>();
             let held = oracle.live().filter(|(_, _, live)| live.is_held()).count() as u64;
             assert_eq!(stats.size_bytes, bytes(free + used));
-            assert_eq!((stats.free_bytes, stats.allocated_bytes), (bytes(free), bytes(used)));
-            assert_eq!(stats.largest_free_bytes, bytes(oracle.largest_gap().into()));
-            assert_eq!(stats.free_blocks, gaps.len() as u64);
+            let unused = stats.free_bytes + stats.cached_bytes;
+            assert_eq!((unused, stats.allocated_bytes), (bytes(free), bytes(used)));
+            assert_eq!(stats.cached_blocks == 0, stats.cached_bytes == 0);
+            if stats.cached_blocks == 0 {
+                assert_eq!(stats.largest_free_bytes, bytes(oracle.largest_gap().into()));
+                assert_eq!(stats.free_blocks, gaps.len() as u64);
+            }
+            assert!(self.cached || stats.cached_blocks == 0, "{stats:?}");
             assert_eq!(stats.held_blocks, held);
             assert_eq!(stats.live_blocks(), oracle.count() as u64);
             assert_eq!((stats.in_flight_blocks, stats.in_flight_bytes), (0, 0));

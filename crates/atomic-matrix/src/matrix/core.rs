@@ -80,7 +80,8 @@ impl AtomicMatrix {
         self.matrix.allocate_offset(bytes).map(RelativePtr::from)
     }
 
-    /// Gives back the block whose header lies at `header`; free neighbours merge at once.
+    /// Gives back the block whose header lies at `header`, to this thread's cache if it has one, else to
+    /// the sector, where free neighbours merge at once.
     ///
     /// Lock-free, bounded, no system call.
     ///
@@ -94,6 +95,12 @@ impl AtomicMatrix {
         // A header is one unit of 32 bytes long.
         let payload = header.to_raw().checked_add(1).ok_or(Error::WildPointer)?;
         self.matrix.ack(Offset::from_raw(payload))
+    }
+
+    /// As [`Matrix::with_thread_caches`].
+    #[must_use]
+    pub fn with_thread_caches(self, cached: bool) -> Self {
+        Self { matrix: self.matrix.with_thread_caches(cached) }
     }
 
     /// Returns the matrix, with its whole interface.

@@ -32,6 +32,13 @@ impl Scratch {
     pub fn bootstrap(&self, size_bytes: usize, split: (u8, u8)) -> MatrixHandler {
         AtomicMatrix::bootstrap(Some(self.0), size_bytes, split).expect("bootstraps")
     }
+
+    /// As [`bootstrap`](Self::bootstrap), without thread caches: each call works on the sectors.
+    pub fn bootstrap_direct(&self, size_bytes: usize, split: (u8, u8)) -> MatrixHandler {
+        let mut handler = self.bootstrap(size_bytes, split);
+        handler.matrix = handler.matrix.with_thread_caches(false);
+        handler
+    }
 }
 
 impl Drop for Scratch {
@@ -40,12 +47,20 @@ impl Drop for Scratch {
     }
 }
 
-/// Asserts that nothing is wrong and every sector is one free block.
+/// Asserts that nothing is wrong and every sector is one free block, once the calling thread has given
+/// back what it keeps by way of this handle.
 #[track_caller]
 pub fn assert_whole(matrix: &Matrix) {
+    matrix.trim().expect("not a forked child");
+    assert_merged(matrix);
+}
+
+/// Asserts that nothing is wrong and every sector is one free block, whoever has caches.
+#[track_caller]
+pub fn assert_merged(matrix: &Matrix) {
     assert_sound(matrix);
     for sector in matrix.stats().sectors {
-        assert_eq!(sector.free_blocks, 1, "{sector:?}");
+        assert_eq!((sector.free_blocks, sector.cached_blocks), (1, 0), "{sector:?}");
         assert_eq!(sector.largest_free_bytes, sector.size_bytes, "{sector:?}");
         assert_eq!(sector.corrupt, 0, "{sector:?}");
     }
