@@ -191,12 +191,12 @@ impl Cache {
         true
     }
 
-    /// Tells whether the cache is below its limit and memory is not short; if not, blocks should go back
-    /// now, by [`relieve`](Self::relieve).
+    /// Tells whether `more` granules stay within the limit, and memory is not short; if not, blocks should
+    /// go back now, by [`relieve`](Self::relieve).
     #[inline(always)]
     #[must_use]
-    pub fn has_room<H: Headers>(&self, sector: &Sector<'_, H>) -> bool {
-        self.parked <= self.limit && sector.pressure() == self.pressure
+    pub fn has_room<H: Headers>(&self, sector: &Sector<'_, H>, more: u32) -> bool {
+        self.parked + more <= self.limit && sector.pressure() == self.pressure
     }
 
     /// Gives blocks back: half of the limit or 256 blocks, whichever is less, the oldest of each length

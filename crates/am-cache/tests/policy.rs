@@ -74,7 +74,7 @@ impl<'w> Thread<'w> {
 
     fn put(&mut self, at: u32, len: u32) {
         self.cache.put(&self.sector, &self.lane, at, len).unwrap();
-        if !self.cache.has_room(&self.sector) {
+        if !self.cache.has_room(&self.sector, 0) {
             self.cache.relieve(&self.sector, &self.lane, MOST);
         }
     }

@@ -31,7 +31,8 @@ impl Matrix {
         }
         // SAFETY: promised by the caller; the cache calls nothing but the sector.
         let cache = unsafe { lanes.small_cache() };
-        cache.has_room(&part.sector) && cache.park(&part.sector, place.granule(), place.len())
+        cache.has_room(&part.sector, place.len())
+            && cache.park(&part.sector, place.granule(), place.len())
     }
 
     /// Takes the block of a guard back, to the thread's cache or else to its sector.
@@ -56,7 +57,7 @@ impl Matrix {
         let (at, len) = (place.granule(), place.len());
         let put = |cache: &mut Cache, lane: &Lane<'_>| {
             let parked = cache.put(&part.sector, lane, at, len)?;
-            Ok((parked, !cache.has_room(&part.sector)))
+            Ok((parked, !cache.has_room(&part.sector, 0)))
         };
         // SAFETY: promised by the caller; the cache calls nothing but the sector.
         let put = if cached { unsafe { lanes.with_cache(place.sector(), put) } } else { None };
@@ -116,7 +117,7 @@ impl Matrix {
     ) -> Result<(), WrongState> {
         let number = part.id as usize;
         let put = |cache: &mut Cache, lane: &Lane<'_>| {
-            Ok((put(cache, lane)?, !cache.has_room(&part.sector)))
+            Ok((put(cache, lane)?, !cache.has_room(&part.sector, 0)))
         };
         // SAFETY: promised by the caller; the cache calls nothing but the sector.
         let put = if cached { unsafe { lanes.with_cache(number, put) } } else { None };
