@@ -15,9 +15,8 @@ mod linked {
     use std::ptr::NonNull;
 
     use anyhow::{Context, Result};
-    use uuid::Uuid;
 
-    use crate::heap::Heap;
+    use crate::heap::{Account, Address, Heap, Setup};
 
     // Implemented by shim/boost.cpp.
     unsafe extern "C" {
@@ -44,32 +43,33 @@ mod linked {
     unsafe impl Sync for Boost {}
 
     impl Heap for Boost {
-        type Block = NonNull<u8>;
+        type Block<'h> = Address;
 
-        fn create(id: Uuid, segment_bytes: usize) -> Result<Self> {
-            let name = CString::new(id.to_string())?;
+        const FIXED: bool = true;
+
+        fn create(setup: &Setup) -> Result<Self> {
+            let name = CString::new(setup.id.to_string())?;
             // SAFETY: `name` is a NUL-terminated string that outlives the call.
-            let segment = unsafe { am_boost_create(name.as_ptr(), segment_bytes) };
+            let segment = unsafe { am_boost_create(name.as_ptr(), setup.segment_bytes) };
             let segment = NonNull::new(segment).context("Boost cannot create its segment")?;
             Ok(Self { segment, name })
         }
 
         #[inline(always)]
-        fn alloc(&self, bytes: usize) -> Option<Self::Block> {
+        fn alloc(&self, bytes: usize) -> Option<Self::Block<'_>> {
             // SAFETY: the segment lives as long as `self`.
-            NonNull::new(unsafe { am_boost_allocate(self.segment.as_ptr(), bytes) })
-                .map(NonNull::cast)
+            Address::of(unsafe { am_boost_allocate(self.segment.as_ptr(), bytes) })
         }
 
         #[inline(always)]
-        fn payload(&self, block: Self::Block) -> NonNull<u8> {
-            block
+        fn payload<'h>(&'h self, block: &mut Self::Block<'h>) -> NonNull<u8> {
+            block.0
         }
 
         #[inline(always)]
-        unsafe fn free(&self, block: Self::Block, _bytes: usize) -> bool {
+        unsafe fn free<'h>(&'h self, block: Self::Block<'h>, _bytes: usize) -> bool {
             // SAFETY: the caller hands back a live block of this segment.
-            unsafe { am_boost_deallocate(self.segment.as_ptr(), block.as_ptr().cast()) };
+            unsafe { am_boost_deallocate(self.segment.as_ptr(), block.0.as_ptr().cast()) };
             true
         }
     }
