@@ -13,8 +13,8 @@
 // Starts DPDK without hardware, hugepages or files; 0, or an errno. Once per process.
 int am_dpdk_start(void) {
     char *arguments[] = {
-        "peers", "--no-huge", "--no-pci", "--no-telemetry", "--in-memory", "--no-shconf",
-        "-m",    "64",        "-l",       "0",              "--log-level", "error",
+        "peers", "--no-huge", "--no-pci", "--no-telemetry", "--no-shconf", "-m",
+        "64",    "-l",        "0",        "--log-level",    "error",
     };
     // It binds the calling thread to a core, and threads inherit that: undone, so that the threads
     // of this peer run wherever the others' may.

@@ -14,10 +14,15 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::client::Tally;
+use crate::flat::Steady;
 use crate::heap::Heap;
+use crate::ipc::Ipc;
+use crate::latency::Latency;
+use crate::overhead::Fill;
 use crate::pattern::CORRUPTED_PREFIX;
 use crate::peers::{self, Peer};
 use crate::throughput::Throughput;
+use crate::trace::Trace;
 
 /// The hidden subcommand that runs one task.
 pub const SUBCOMMAND: &str = "child";
@@ -73,6 +78,16 @@ impl Reading {
 pub enum Task {
     /// Operations per second.
     Throughput(Throughput),
+    /// Nanoseconds per call.
+    Latency(Latency),
+    /// A long trace on a nearly full segment.
+    Trace(Trace),
+    /// Blocks until no more go in.
+    Fill(Fill),
+    /// Nanoseconds per operation at a size.
+    Steady(Steady),
+    /// Blocks from process to process.
+    Ipc(Ipc),
 }
 
 impl Task {
@@ -80,14 +95,24 @@ impl Task {
     fn perform(&self, peer: Peer, id: Uuid) -> Result<Reading> {
         match self {
             Task::Throughput(job) => peer.serve(job, id),
+            Task::Latency(job) => peer.serve(job, id),
+            Task::Trace(job) => peer.serve(job, id),
+            Task::Fill(job) => peer.serve(job, id),
+            Task::Steady(job) => peer.serve(job, id),
+            Task::Ipc(job) => job.on(peer, id),
         }
     }
 
     /// Returns how long it may take before it counts as hung.
     fn limit(&self) -> Duration {
-        match self {
-            Task::Throughput(job) => Duration::from_secs_f64(job.warmup_s + job.seconds + 10.0),
-        }
+        Duration::from_secs_f64(match self {
+            Task::Throughput(job) => job.warmup_s + job.seconds + 10.0,
+            Task::Latency(job) => job.seconds + 20.0,
+            Task::Trace(job) => job.limit_s(),
+            Task::Fill(_) => 60.0,
+            Task::Steady(job) => job.limit_s(),
+            Task::Ipc(job) => job.limit_s(),
+        })
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The usual options for `workload`.
+    /// Returns the usual options for `workload`.
     pub fn of(workload: Workload) -> Self {
         Self { workload, threads: vec![1, 2, 8], warmup: None, verify: None }
     }

@@ -1,0 +1,195 @@
+//! `flat`: is the cost of an operation flat? Against the segment's size, and against the live blocks.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use nix::sys::statvfs::statvfs;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::campaign::{Cell, Common};
+use crate::child::{Job, Reading, Task};
+use crate::client::{Client, Tally};
+use crate::heap::{Heap, Sectors, Setup};
+use crate::peers::Peer;
+use crate::random::Random;
+use crate::run;
+use crate::sheet::{Chart, Seen, Sheet};
+use crate::workload::{ENDURANCE_LIVE_MAX, ENDURANCE_SIZES, Endurance, Load};
+
+const MIB: usize = 1 << 20;
+/// Sizes of the segment, in MiB; the larger ones stay sparse.
+const SEGMENTS_MIB: [usize; 7] = [1, 16, 64, 256, 1024, 4096, 16384];
+/// Live blocks in the steady state, as powers of ten.
+const LIVE_EXPONENTS: std::ops::RangeInclusive<u32> = 2..=7;
+/// The most live blocks of a quick run, as a power of ten.
+const QUICK_EXPONENT_MAX: u32 = 4;
+/// Segment bytes per live block: payload (288 on average), header, rounding, and as much again free.
+const SEGMENT_BYTES_PER_BLOCK: usize = 1024;
+/// Memory that one live block takes at most, in bytes: as a slot, and in the client's list.
+const RESIDENT_BYTES_PER_BLOCK: u64 = 576 + 64;
+/// Turns between two looks at the clock.
+const TURNS_PER_LOOK: u64 = 1024;
+/// Who takes part.
+const PEERS: [Peer; 4] = [Peer::Ours, Peer::OursOffset, Peer::Mimalloc, Peer::Slots];
+
+/// One thread on one heap.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Steady {
+    segment_bytes: usize,
+    /// `None`: the endurance workload; else the steady state with so many blocks.
+    live: Option<usize>,
+    seconds: f64,
+}
+
+impl Job for Steady {
+    /// Figures: `ns` per operation, and those of a tally.
+    fn on<H: Heap>(&self, id: Uuid) -> Result<Reading> {
+        let heap = H::create(&Setup {
+            id,
+            segment_bytes: self.segment_bytes,
+            request_bytes_max: ENDURANCE_SIZES.end - 1,
+            // One sector, so that its size is the segment's.
+            sectors: Sectors::Small,
+        })?;
+        let (tally, ns) = self.timed(&heap);
+        let mut reading = Reading::of_tally(&tally);
+        reading.set("ns", ns);
+        reading.faults.extend(heap.audit());
+        Ok(reading)
+    }
+}
+
+impl Steady {
+    /// Returns how long it may take, in seconds.
+    pub fn limit_s(&self) -> f64 {
+        // Filling, one turnover and draining, a microsecond each and more than that to spare.
+        20.0 + 2.0 * self.seconds + self.live.unwrap_or(0) as f64 * 10e-6
+    }
+
+    /// Runs the loop on `heap`; returns the counts and ns per operation.
+    fn timed<H: Heap>(&self, heap: &H) -> (Tally, f64) {
+        let mut client = Client::<H, false>::new(heap, 0, 1);
+        let ns = match self.live {
+            None => {
+                let mut load = Endurance::new(0);
+                clocked(&mut client, self.seconds, |client| load.step(client))
+            }
+            Some(live) => {
+                let mut random = Random::new(1);
+                let size = |random: &mut Random| {
+                    ENDURANCE_SIZES.start + random.below(ENDURANCE_SIZES.len())
+                };
+                for _ in 0..live {
+                    client.keep(size(&mut random));
+                }
+                let mut replace = |client: &mut Client<'_, H, false>| {
+                    if !client.live.is_empty() {
+                        client.drop_one(random.below(client.live.len()));
+                    }
+                    client.keep(size(&mut random));
+                };
+                // Every block is replaced once on average before counting begins.
+                for _ in 0..live {
+                    replace(&mut client);
+                }
+                clocked(&mut client, self.seconds, replace)
+            }
+        };
+        client.drain();
+        (client.tally, ns)
+    }
+}
+
+/// Repeats `turn` for a tenth of `seconds` uncounted, then for `seconds`; returns ns per operation.
+fn clocked<'h, H: Heap>(
+    client: &mut Client<'h, H, false>,
+    seconds: f64,
+    mut turn: impl FnMut(&mut Client<'h, H, false>),
+) -> f64 {
+    let mut turn_for = |client: &mut Client<'h, H, false>, limit: Duration| {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            for _ in 0..TURNS_PER_LOOK {
+                turn(client);
+            }
+        }
+        start.elapsed()
+    };
+    turn_for(client, Duration::from_secs_f64(seconds / 10.0));
+    let before = client.tally;
+    let elapsed = turn_for(client, Duration::from_secs_f64(seconds));
+    let ops = (client.tally.allocs - before.allocs) + (client.tally.frees - before.frees);
+    elapsed.as_nanos() as f64 / ops as f64
+}
+
+/// Measures both axes.
+///
+/// # Errors
+/// As [`run::run`].
+pub fn run(common: &Common) -> Result<bool> {
+    let seconds = common.seconds();
+    let mut cells = Vec::new();
+    let mut add = |group: String, segment_bytes: usize, live: Option<usize>| {
+        for peer in common.chosen(&PEERS) {
+            let task = Task::Steady(Steady { segment_bytes, live, seconds });
+            cells.push(Cell::new(group.clone(), peer, task));
+        }
+    };
+    for mib in SEGMENTS_MIB {
+        add(format!("{mib} MiB"), mib * MIB, None);
+    }
+    let room = memory_bytes();
+    let mut left_out = Vec::new();
+    for exponent in LIVE_EXPONENTS {
+        let live = 10usize.pow(exponent);
+        if common.quick && exponent > QUICK_EXPONENT_MAX {
+            left_out.push(format!("10^{exponent} (quick)"));
+        } else if live as u64 * RESIDENT_BYTES_PER_BLOCK > room / 2 {
+            left_out.push(format!("10^{exponent} (more than half of the {} MiB free)", room >> 20));
+        } else {
+            let segment_bytes = (live * SEGMENT_BYTES_PER_BLOCK).next_multiple_of(16 * MIB);
+            add(format!("10^{exponent} blocks"), segment_bytes, Some(live));
+        }
+    }
+    let mut notes = Vec::new();
+    if !left_out.is_empty() {
+        notes.push(format!("Live blocks left out: {}", left_out.join(", ")));
+    }
+    run::run("flat", common, cells, notes, |seen| sheets(seen).into())
+}
+
+/// Returns how much memory is free, in bytes: the kernel's word, and that of the file system that
+/// segments lie in. 0 where neither can be had.
+fn memory_bytes() -> u64 {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let shm = statvfs("/dev/shm").map(|fs| fs.blocks_available() * fs.fragment_size());
+    (kib.unwrap_or(0) << 10).min(shm.unwrap_or(0))
+}
+
+fn sheets(seen: &[Seen<'_>]) -> [Sheet; 2] {
+    let sheet = |title: &str, axis: &str, unit_of_group: &str| Sheet {
+        title: title.to_owned(),
+        axis: axis.to_owned(),
+        unit: "ns/op".to_owned(),
+        more_is_better: false,
+        chart: Chart::Lines,
+        columns: Vec::new(),
+        rows: seen
+            .iter()
+            .filter(|seen| seen.cell.group.ends_with(unit_of_group))
+            .map(|seen| seen.row("ns", Vec::new()))
+            .collect(),
+    };
+    let sizes = format!(
+        "Segment size: endurance workload, one thread, at most {ENDURANCE_LIVE_MAX} live blocks, one \
+         sector"
+    );
+    let counts = "Live blocks: steady state, one thread, a block chosen uniformly is freed and another \
+                  of 32–543 B allocated. The loop touches random memory: its cache and TLB misses are \
+                  part of every figure; `slots` is the same loop with no allocator in it";
+    [sheet(&sizes, "segment", "MiB"), sheet(counts, "live", "blocks")]
+}
