@@ -110,9 +110,8 @@ pub const VERIFY_ROUND: u32 = 0;
 pub fn run(cells: &[Cell], rounds: u32) -> Result<Vec<Record>> {
     let count = |round: u32| cells.iter().filter(|cell| task_of(cell, round).is_some()).count();
     let runs = count(VERIFY_ROUND) + rounds as usize * count(1);
-    let bar = ProgressBar::new(runs as u64).with_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} cells, {eta} left: {msg}",
-    )?);
+    let bar = ProgressBar::new(runs as u64)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} cells, {eta} left: {msg}")?);
     let mut random = Random::new(1);
     let mut records = Vec::with_capacity(runs);
     for round in VERIFY_ROUND..=rounds {

@@ -8,7 +8,7 @@ use clap::value_parser;
 use crate::campaign::{Cell, Common, parse_seconds};
 use crate::child::Task;
 use crate::peers::Peer;
-use crate::run;
+use crate::run::{self, Verdict};
 use crate::sheet::{Chart, NONE, Row, Seen, Sheet};
 use crate::stats::figure;
 use crate::throughput::Throughput;
@@ -43,7 +43,7 @@ impl Options {
 ///
 /// # Errors
 /// As [`run::run`].
-pub fn run(common: &Common, options: &Options) -> Result<bool> {
+pub fn run(common: &Common, options: &Options) -> Result<Verdict> {
     let workload = options.workload;
     let mut cells = Vec::new();
     for &threads in &options.threads {
@@ -62,7 +62,8 @@ pub fn run(common: &Common, options: &Options) -> Result<bool> {
 }
 
 fn cell(common: &Common, options: &Options, threads: u32, peer: Peer) -> Cell {
-    let pick = |given: Option<f64>, full, quick| given.unwrap_or(if common.quick { quick } else { full });
+    let pick =
+        |given: Option<f64>, full, quick| given.unwrap_or(if common.quick { quick } else { full });
     let measure = Throughput {
         workload: options.workload,
         threads,

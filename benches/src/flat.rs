@@ -14,13 +14,15 @@ use crate::client::{Client, Tally};
 use crate::heap::{Heap, Sectors, Setup};
 use crate::peers::Peer;
 use crate::random::Random;
-use crate::run;
+use crate::run::{self, Verdict};
 use crate::sheet::{Chart, Seen, Sheet};
 use crate::workload::{ENDURANCE_LIVE_MAX, ENDURANCE_SIZES, Endurance, Load};
 
 const MIB: usize = 1 << 20;
 /// Sizes of the segment, in MiB; the larger ones stay sparse.
 const SEGMENTS_MIB: [usize; 7] = [1, 16, 64, 256, 1024, 4096, 16384];
+/// The largest segment of a quick run, in MiB.
+const QUICK_MIB_MAX: usize = 1024;
 /// Live blocks in the steady state, as powers of ten.
 const LIVE_EXPONENTS: std::ops::RangeInclusive<u32> = 2..=7;
 /// The most live blocks of a quick run, as a power of ten.
@@ -128,7 +130,7 @@ fn clocked<'h, H: Heap>(
 ///
 /// # Errors
 /// As [`run::run`].
-pub fn run(common: &Common) -> Result<bool> {
+pub fn run(common: &Common) -> Result<Verdict> {
     let seconds = common.seconds();
     let mut cells = Vec::new();
     let mut add = |group: String, segment_bytes: usize, live: Option<usize>| {
@@ -137,17 +139,24 @@ pub fn run(common: &Common) -> Result<bool> {
             cells.push(Cell::new(group.clone(), peer, task));
         }
     };
+    let mut left_out = Vec::new();
     for mib in SEGMENTS_MIB {
+        if common.quick && mib > QUICK_MIB_MAX {
+            left_out.push(format!("{mib} MiB (quick)"));
+            continue;
+        }
         add(format!("{mib} MiB"), mib * MIB, None);
     }
     let room = memory_bytes();
-    let mut left_out = Vec::new();
     for exponent in LIVE_EXPONENTS {
         let live = 10usize.pow(exponent);
         if common.quick && exponent > QUICK_EXPONENT_MAX {
-            left_out.push(format!("10^{exponent} (quick)"));
+            left_out.push(format!("10^{exponent} blocks (quick)"));
         } else if live as u64 * RESIDENT_BYTES_PER_BLOCK > room / 2 {
-            left_out.push(format!("10^{exponent} (more than half of the {} MiB free)", room >> 20));
+            left_out.push(format!(
+                "10^{exponent} blocks (more than half of the {} MiB free)",
+                room >> 20
+            ));
         } else {
             let segment_bytes = (live * SEGMENT_BYTES_PER_BLOCK).next_multiple_of(16 * MIB);
             add(format!("10^{exponent} blocks"), segment_bytes, Some(live));
@@ -155,7 +164,7 @@ pub fn run(common: &Common) -> Result<bool> {
     }
     let mut notes = Vec::new();
     if !left_out.is_empty() {
-        notes.push(format!("Live blocks left out: {}", left_out.join(", ")));
+        notes.push(format!("Left out: {}", left_out.join(", ")));
     }
     run::run("flat", common, cells, notes, |seen| sheets(seen).into())
 }

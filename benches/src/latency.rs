@@ -17,7 +17,7 @@ use crate::client::touch;
 use crate::heap::{Heap, Sectors, Setup};
 use crate::peers::Peer;
 use crate::random::Lcg;
-use crate::run;
+use crate::run::{self, Verdict};
 use crate::sheet::{Chart, Row, Seen, Sheet};
 use crate::stats::figure;
 use crate::workload::{ENDURANCE_LIVE_MAX, ENDURANCE_SIZES, Workload};
@@ -232,7 +232,7 @@ fn work<H: Heap>(
 ///
 /// # Errors
 /// As [`run::run`].
-pub fn run(common: &Common, options: &Options) -> Result<bool> {
+pub fn run(common: &Common, options: &Options) -> Result<Verdict> {
     let mut cells = Vec::new();
     for &threads in &options.threads {
         for peer in common.chosen(&PEERS) {

@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use campaign::Common;
+use run::Verdict;
 use workload::Workload;
 
 mod campaign;
+mod chart;
 mod child;
 mod client;
 mod compare;
@@ -18,6 +20,7 @@ mod ipc;
 mod latency;
 mod machine;
 mod overhead;
+mod page;
 mod pattern;
 mod peers;
 mod random;
@@ -50,8 +53,10 @@ enum Verb {
     Overhead(Common),
     /// Cost per operation against segment size and number of live blocks, one thread
     Flat(Common),
-    /// Everything, one after the other
+    /// Everything, one after the other, and the report
     All(Common),
+    /// One page of tables and pictures of what was measured last
+    Report(page::Options),
     /// Does one task; the parent process calls this
     #[command(name = child::SUBCOMMAND, hide = true)]
     Child {
@@ -69,28 +74,25 @@ struct Measure<O: Args> {
     options: O,
 }
 
-/// Measures everything with the usual options; returns whether all of it was ok.
-fn all(common: &Common) -> Result<bool> {
-    let mut failed = Vec::new();
-    let mut note = |name: &str, ok: bool| {
-        if !ok {
-            failed.push(name.to_owned());
-        }
-    };
+/// Measures everything with the usual options, and makes the report of it.
+fn all(common: &Common) -> Result<Verdict> {
+    ensure!(common.json.is_none(), "every measurement writes a file of its own: no --json");
+    let mut verdict = Verdict::default();
     for workload in Workload::ALL {
-        note(workload.name(), compare::run(common, &compare::Options::of(workload))?);
+        verdict.add(compare::run(common, &compare::Options::of(workload))?);
     }
-    note("latency", latency::run(common, &latency::Options::usual())?);
-    note("ipc", ipc::run(common)?);
-    note("trace", trace::run(common, &trace::Options::usual())?);
-    note("overhead", overhead::run(common)?);
-    note("flat", flat::run(common)?);
-    Ok(run::verdict(&failed, "run=all"))
+    verdict.add(ipc::run(common)?);
+    verdict.add(latency::run(common, &latency::Options::usual())?);
+    verdict.add(trace::run(common, &trace::Options::usual())?);
+    verdict.add(overhead::run(common)?);
+    verdict.add(flat::run(common)?);
+    page::report(&page::Options::default())?;
+    Ok(verdict)
 }
 
 fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
-    let ok = match cli.verb {
+    let verdict = match cli.verb {
         None => compare::run(&cli.compare.common, &cli.compare.options),
         Some(Verb::Latency(m)) => latency::run(&m.common, &m.options),
         Some(Verb::Ipc(common)) => ipc::run(&common),
@@ -98,7 +100,10 @@ fn main() -> Result<ExitCode> {
         Some(Verb::Overhead(common)) => overhead::run(&common),
         Some(Verb::Flat(common)) => flat::run(&common),
         Some(Verb::All(common)) => all(&common),
-        Some(Verb::Child { order }) => child::serve(&order).map(|()| true),
+        Some(Verb::Report(options)) => {
+            return page::report(&options).map(|()| ExitCode::SUCCESS);
+        }
+        Some(Verb::Child { order }) => return child::serve(&order).map(|()| ExitCode::SUCCESS),
     }?;
-    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if verdict.print() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -35,8 +35,40 @@ pub struct Run {
     pub records: Vec<Record>,
 }
 
-/// Measures `cells`, makes sheets of what was seen, and prints, writes and judges them. Returns
-/// whether AtomicMatrix did what it must; speed never decides that.
+/// What was found wrong with AtomicMatrix, and how much was looked at. Speed never decides it.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// What must not have happened.
+    faults: Vec<String>,
+    /// The names of the runs.
+    runs: Vec<String>,
+    cells: usize,
+    rounds: u32,
+}
+
+impl Verdict {
+    /// Adds another run's.
+    pub fn add(&mut self, other: Self) {
+        self.faults.extend(other.faults);
+        self.runs.extend(other.runs);
+        self.cells += other.cells;
+        self.rounds = other.rounds;
+    }
+
+    /// Prints the last line; returns whether all is well.
+    pub fn print(&self) -> bool {
+        let Self { faults, runs, cells, rounds } = self;
+        let counts = format!("runs={} cells={cells} rounds={rounds}", runs.join(","));
+        if faults.is_empty() {
+            println!("verdict: ok {counts} failed=0");
+            return true;
+        }
+        println!("verdict: FAILED {counts} failed={}: {}", faults.len(), faults.join("; "));
+        false
+    }
+}
+
+/// Measures `cells`, makes sheets of what was seen, and prints, writes and judges them.
 ///
 /// # Errors
 /// When no child process can be started, or the file of raw figures cannot be written.
@@ -46,11 +78,10 @@ pub fn run(
     cells: Vec<Cell>,
     notes: Vec<String>,
     sheets: impl FnOnce(&[Seen<'_>]) -> Vec<Sheet>,
-) -> Result<bool> {
+) -> Result<Verdict> {
     // Before the run, so that a bad path costs nothing.
     let path = common.json.clone().map_or_else(|| default_path(name), Ok)?;
-    let file =
-        File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     let rounds = common.rounds();
     let records = campaign::run(&cells, rounds)?;
     let seen = Seen::all(&cells, &records);
@@ -69,7 +100,7 @@ pub fn run(
     run.print();
     run.write(file).with_context(|| format!("cannot write {}", path.display()))?;
     println!("\nRaw figures: {}", path.display());
-    Ok(verdict(&run.faults, &format!("run={name} cells={} rounds={rounds}", cells.len())))
+    Ok(Verdict { faults: run.faults, runs: vec![run.name], cells: cells.len(), rounds })
 }
 
 impl Run {
@@ -109,21 +140,10 @@ pub fn folder() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let target = program.ancestors().nth(2).context("the program lies in no target folder")?;
     let folder = target.join("bench");
-    fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot create {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     Ok(folder)
 }
 
 fn default_path(name: &str) -> Result<PathBuf> {
     Ok(folder()?.join(format!("{name}.json")))
-}
-
-/// Prints the verdict; returns whether it is ok.
-pub fn verdict(faults: &[String], counts: &str) -> bool {
-    if faults.is_empty() {
-        println!("verdict: ok {counts} failed=0");
-        return true;
-    }
-    println!("verdict: FAILED {counts} failed={}: {}", faults.len(), faults.join("; "));
-    false
 }

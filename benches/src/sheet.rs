@@ -103,8 +103,7 @@ impl<'r> Seen<'r> {
 
     /// Returns the row with the figure `name` of every round, and `extra` in the further columns.
     pub fn row(&self, name: &str, extra: Vec<String>) -> Row {
-        let values =
-            self.readings().filter_map(|(round, r)| Some((round, *r.figures.get(name)?)));
+        let values = self.readings().filter_map(|(round, r)| Some((round, *r.figures.get(name)?)));
         Row {
             group: self.cell.group.clone(),
             label: self.cell.label.clone(),
@@ -241,9 +240,8 @@ impl Sheet {
         header.extend(labels.iter().map(|&label| label.to_owned()));
         header.extend(self.columns.iter().cloned());
         let line = |group: &str| {
-            let row = |label: &str| {
-                self.rows.iter().find(|row| row.group == group && row.label == label)
-            };
+            let row =
+                |label: &str| self.rows.iter().find(|row| row.group == group && row.label == label);
             let text = |row: Option<&Row>| match row.map(|row| (row, row.spread())) {
                 Some((row, Some(spread))) if row.remark.is_none() => {
                     format!("{} [{}]", figure(spread.median), spread.range())

@@ -95,7 +95,9 @@ impl<B> Rotation<B> {
     }
 
     fn into_all(self) -> impl Iterator<Item = Live<B>> {
-        self.0.into_iter().flat_map(|place| place.into_inner().unwrap_or_else(PoisonError::into_inner))
+        self.0
+            .into_iter()
+            .flat_map(|place| place.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

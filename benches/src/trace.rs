@@ -15,7 +15,7 @@ use crate::child::{Job, Reading, Task};
 use crate::client::touch;
 use crate::heap::{Heap, Sectors, Setup};
 use crate::peers::Peer;
-use crate::run;
+use crate::run::{self, Verdict};
 use crate::sheet::{Chart, NONE, Seen, Sheet};
 use crate::stats::figure;
 
@@ -220,7 +220,7 @@ impl Job for Trace {
 ///
 /// # Errors
 /// As [`run::run`].
-pub fn run(common: &Common, options: &Options) -> Result<bool> {
+pub fn run(common: &Common, options: &Options) -> Result<Verdict> {
     let segment_mib = options.segment_mib.unwrap_or(if common.quick { 32 } else { 256 });
     let operations = options.operations.unwrap_or(if common.quick { 50_000 } else { 1_000_000 });
     let mut cells = Vec::new();

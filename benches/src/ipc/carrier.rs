@@ -15,6 +15,8 @@ use super::ring;
 pub const SEGMENT_BYTES: usize = 50 << 20;
 /// The largest block, in bytes.
 pub const BLOCK_BYTES_MAX: usize = 1024;
+/// What a peer says that gives no reasons.
+const REFUSED: &str = "no block";
 
 /// What the consumer found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +53,11 @@ pub trait Carrier: Sized {
     /// The peer's own refusal.
     fn open(self, id: Uuid) -> Result<Self>;
 
-    /// Allocates block `number`, writes all of it, and names it in 48 bits; `None` when refused.
-    fn give(&self, number: u64, bytes: usize) -> Option<u64>;
+    /// Allocates block `number`, writes all of it, and names it in 48 bits.
+    ///
+    /// # Errors
+    /// When the allocation is refused.
+    fn give(&self, number: u64, bytes: usize) -> Result<u64>;
 
     /// Checks and frees the block of that name.
     fn take(&self, name: u64, number: u64, bytes: usize) -> Taken;
@@ -146,10 +151,10 @@ impl Carrier for Guards {
     }
 
     #[inline(always)]
-    fn give(&self, number: u64, bytes: usize) -> Option<u64> {
-        let mut block = self.0.allocate(bytes).ok()?;
+    fn give(&self, number: u64, bytes: usize) -> Result<u64> {
+        let mut block = self.0.allocate(bytes)?;
         fill(&mut block, number);
-        Some(block.into_offset().to_raw().into())
+        Ok(block.into_offset().to_raw().into())
     }
 
     #[inline(always)]
@@ -178,12 +183,12 @@ impl Carrier for Offsets {
     }
 
     #[inline(always)]
-    fn give(&self, number: u64, bytes: usize) -> Option<u64> {
-        let offset = self.0.allocate_offset(bytes).ok()?;
-        let payload = self.0.payload_ptr(offset).ok()?;
+    fn give(&self, number: u64, bytes: usize) -> Result<u64> {
+        let offset = self.0.allocate_offset(bytes)?;
+        let payload = self.0.payload_ptr(offset)?;
         // SAFETY: just allocated with this size, and nobody else knows it.
         unsafe { fill_at(payload, bytes, number) };
-        Some(offset.to_raw().into())
+        Ok(offset.to_raw().into())
     }
 
     #[inline(always)]
@@ -217,12 +222,12 @@ impl Carrier for Boost {
     }
 
     #[inline(always)]
-    fn give(&self, number: u64, bytes: usize) -> Option<u64> {
+    fn give(&self, number: u64, bytes: usize) -> Result<u64> {
         use crate::heap::Heap;
-        let block = self.0.alloc(bytes)?;
+        let block = self.0.alloc(bytes).context(REFUSED)?;
         // SAFETY: just allocated with this size, and nobody else knows it.
         unsafe { fill_at(block.0, bytes, number) };
-        Some(self.0.handle(block))
+        Ok(self.0.handle(block))
     }
 
     #[inline(always)]
@@ -272,11 +277,11 @@ impl Carrier for Slots {
     }
 
     #[inline(always)]
-    fn give(&self, number: u64, bytes: usize) -> Option<u64> {
+    fn give(&self, number: u64, bytes: usize) -> Result<u64> {
         let name = number % SLOTS * BLOCK_BYTES_MAX as u64;
         // SAFETY: the consumer is done with a slot when the ring takes the entry one turn later.
         unsafe { fill_at(self.address(name), bytes, number) };
-        Some(name)
+        Ok(name)
     }
 
     #[inline(always)]
@@ -345,12 +350,12 @@ impl Carrier for Rlsf {
     }
 
     #[inline(always)]
-    fn give(&self, number: u64, bytes: usize) -> Option<u64> {
-        let layout = Layout::from_size_align(bytes, ALIGN).ok()?;
-        let block = self.locked(|pool| pool.tlsf.allocate(layout))?;
+    fn give(&self, number: u64, bytes: usize) -> Result<u64> {
+        let layout = Layout::from_size_align(bytes, ALIGN)?;
+        let block = self.locked(|pool| pool.tlsf.allocate(layout)).context(REFUSED)?;
         // SAFETY: just allocated with this size, and nobody else knows it.
         unsafe { fill_at(block, bytes, number) };
-        Some((block.addr().get() - self.start.addr().get()) as u64)
+        Ok((block.addr().get() - self.start.addr().get()) as u64)
     }
 
     #[inline(always)]

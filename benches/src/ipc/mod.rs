@@ -18,7 +18,7 @@ use crate::ipc::carrier::{BLOCK_BYTES_MAX, Carrier, Taken};
 use crate::ipc::ring::{Consumer, Producer, Ring};
 use crate::peers::Peer;
 use crate::random::Random;
-use crate::run;
+use crate::run::{self, Verdict};
 use crate::sheet::{Chart, NONE, Seen, Sheet};
 use crate::stats::figure;
 
@@ -78,16 +78,16 @@ impl Ipc {
             }
             ForkResult::Parent { child } => child,
         };
-        let (blocks, elapsed_s, refused) = self.produce(&carrier, ring, consumer)?;
+        let sent = self.produce(&carrier, ring, consumer)?;
         ring.close();
         let status = waitpid(consumer, None)?;
         ensure!(status == WaitStatus::Exited(consumer, 0), "the consumer ended with {status:?}");
 
         let mut reading = Reading::default();
-        reading.set("mblocks", blocks as f64 / elapsed_s / 1e6);
+        reading.set("mblocks", sent.blocks as f64 / sent.elapsed_s / 1e6);
         let [corrupted, not_taken] = ring.counts();
         let counts = [
-            ("give_refused", refused, "allocations refused"),
+            ("give_refused", sent.refused, "allocations refused"),
             ("take_refused", not_taken, "blocks could not be taken or freed"),
             ("corrupted", corrupted, "blocks corrupted"),
         ];
@@ -97,28 +97,33 @@ impl Ipc {
                 reading.faults.push(format!("{count} {what}"));
             }
         }
+        reading.faults.extend(sent.first_refusal.map(|why| format!("refused: {why}")));
         reading.faults.extend(carrier.audit());
         Ok(reading)
     }
 
-    /// The producer: returns the blocks that were consumed while it counted, the seconds, and the
-    /// allocations that were refused.
-    fn produce<C: Carrier>(&self, carrier: &C, ring: &Ring, pid: Pid) -> Result<(u64, f64, u64)> {
+    /// The producer.
+    fn produce<C: Carrier>(&self, carrier: &C, ring: &Ring, pid: Pid) -> Result<Sent> {
         let mut waiting = Waiting::for_consumer(pid);
         while !ring.is_ready() {
             waiting.once_more()?;
         }
-        let (mut producer, mut random, mut refused) = (Producer::new(ring), Random::new(1), 0);
-        let mut send = |limit_s: f64| -> Result<(u64, f64)> {
+        let (mut producer, mut random) = (Producer::new(ring), Random::new(1));
+        let mut sent = Sent::default();
+        for limit_s in [self.warmup_s, self.seconds] {
             let (start, before) = (Instant::now(), ring.done());
             while start.elapsed() < Duration::from_secs_f64(limit_s) {
                 for _ in 0..BLOCKS_PER_LOOK {
                     let span = BLOCK_BYTES_MAX - BLOCK_BYTES_MIN + 1;
                     let bytes = BLOCK_BYTES_MIN + random.below(span);
-                    let Some(name) = carrier.give(producer.pushed(), bytes) else {
-                        refused += 1;
-                        waiting.once_more()?;
-                        continue;
+                    let name = match carrier.give(producer.pushed(), bytes) {
+                        Ok(name) => name,
+                        Err(error) => {
+                            sent.refused += 1;
+                            sent.first_refusal.get_or_insert(format!("{error:#}"));
+                            waiting.once_more()?;
+                            continue;
+                        }
                     };
                     while !producer.push(name << SIZE_BITS | bytes as u64) {
                         waiting.once_more()?;
@@ -126,12 +131,21 @@ impl Ipc {
                     waiting.is_over();
                 }
             }
-            Ok((ring.done() - before, start.elapsed().as_secs_f64()))
-        };
-        send(self.warmup_s)?;
-        let (blocks, elapsed_s) = send(self.seconds)?;
-        Ok((blocks, elapsed_s, refused))
+            (sent.blocks, sent.elapsed_s) = (ring.done() - before, start.elapsed().as_secs_f64());
+        }
+        Ok(sent)
     }
+}
+
+/// What a producer has to say.
+#[derive(Debug, Default)]
+struct Sent {
+    /// Blocks that were consumed while it counted, and the seconds.
+    blocks: u64,
+    elapsed_s: f64,
+    /// Allocations that were refused, and why the first.
+    refused: u64,
+    first_refusal: Option<String>,
 }
 
 /// The consumer's process: checks and frees until the ring is closed and empty.
@@ -200,7 +214,7 @@ impl Waiting {
 ///
 /// # Errors
 /// As [`run::run`].
-pub fn run(common: &Common) -> Result<bool> {
+pub fn run(common: &Common) -> Result<Verdict> {
     let warmup_s = if common.quick { 0.01 } else { 0.1 };
     let task = Task::Ipc(Ipc { warmup_s, seconds: common.seconds() });
     let cell = |&peer: &Peer| {
@@ -215,9 +229,10 @@ pub fn run(common: &Common) -> Result<bool> {
         Cell { task: reason.map_or(cell.task, |reason| Err(reason.to_owned())), ..cell }
     };
     let cells = common.chosen(&Peer::ALL).iter().map(cell).collect();
-    let title = "Between processes: one allocates blocks of 64–1024 B and writes all of them; the other \
+    let title =
+        "Between processes: one allocates blocks of 64–1024 B and writes all of them; the other \
                  checks all of them and frees; offsets go through a ring of 1024 entries"
-        .to_owned();
+            .to_owned();
     let notes = vec![
         "The two processes map the memory anew, but for rlsf, whose lists are made of addresses: it \
          lies in memory that was mapped before the fork, under a process-shared mutex. `slots`: the \
