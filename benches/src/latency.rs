@@ -262,7 +262,7 @@ fn sheet(call: &str, threads: u32, seen: &[Seen<'_>]) -> Sheet {
     let clock = here.iter().find_map(|seen| seen.spread("clock")).map(|clock| clock.median);
     let clock = clock.map_or_else(|| "unknown".to_owned(), figure);
     Sheet {
-        title: format!("Latency of {call}, {threads} threads; the two stamps alone: {clock} ns"),
+        title: format!("Latency of {call}, threads: {threads}; the two stamps alone: {clock} ns"),
         axis: "quantile".to_owned(),
         unit: "ns".to_owned(),
         more_is_better: false,
