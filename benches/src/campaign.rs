@@ -55,11 +55,22 @@ impl Common {
 
     /// Returns those of `peers` that were asked for. Ours always are.
     pub fn chosen(&self, peers: &[Peer]) -> Vec<Peer> {
-        let asked = |peer: &&Peer| match &self.peers {
-            Some(asked) => peer.is_ours() || asked.contains(peer),
-            None => true,
-        };
-        peers.iter().filter(asked).copied().collect()
+        peers.iter().filter(|peer| self.asks_for(**peer)).copied().collect()
+    }
+
+    /// Tells whether `peer` was asked for.
+    pub fn asks_for(&self, peer: Peer) -> bool {
+        peer.is_ours() || self.peers.as_ref().is_none_or(|asked| asked.contains(&peer))
+    }
+
+    /// Says which peers were asked for and do not take part, and why: those for which `excludes`
+    /// has a reason.
+    pub fn left_out(&self, excludes: impl Fn(Peer) -> Option<&'static str>) -> Option<String> {
+        let asked = Peer::ALL.into_iter().filter(|peer| self.asks_for(*peer));
+        let out: Vec<String> = asked
+            .filter_map(|peer| Some(format!("{} ({})", peer.title(), excludes(peer)?)))
+            .collect();
+        (!out.is_empty()).then(|| format!("Not here: {}.", out.join(", ")))
     }
 }
 

@@ -166,6 +166,9 @@ pub fn run(common: &Common) -> Result<Verdict> {
     if !left_out.is_empty() {
         notes.push(format!("Left out: {}", left_out.join(", ")));
     }
+    notes.extend(common.left_out(|peer| {
+        (!PEERS.contains(&peer)).then_some("what grows is the matrix; two bounds are enough")
+    }));
     run::run("flat", common, cells, notes, |seen| sheets(seen).into())
 }
 

@@ -22,17 +22,6 @@ use crate::sheet::{Chart, Row, Seen, Sheet};
 use crate::stats::figure;
 use crate::workload::{ENDURANCE_LIVE_MAX, ENDURANCE_SIZES, Workload};
 
-/// Who takes part.
-const PEERS: [Peer; 8] = [
-    Peer::Ours,
-    Peer::OursOffset,
-    Peer::Boost,
-    Peer::Rlsf,
-    Peer::Mimalloc,
-    Peer::Jemalloc,
-    Peer::Snmalloc,
-    Peer::System,
-];
 /// What is reported of every distribution: name and quantile.
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
@@ -228,6 +217,15 @@ fn work<H: Heap>(
     Ok(calls)
 }
 
+/// Returns why `peer` does not take part, if it does not.
+fn excludes(peer: Peer) -> Option<&'static str> {
+    match peer {
+        Peer::Published => Some("crashes"),
+        Peer::Slots => Some("no allocator"),
+        other => other.excluded_from_sizes(),
+    }
+}
+
 /// Measures the peers.
 ///
 /// # Errors
@@ -235,17 +233,19 @@ fn work<H: Heap>(
 pub fn run(common: &Common, options: &Options) -> Result<Verdict> {
     let mut cells = Vec::new();
     for &threads in &options.threads {
-        for peer in common.chosen(&PEERS) {
+        let peers = common.chosen(&Peer::ALL);
+        for peer in peers.into_iter().filter(|peer| excludes(*peer).is_none()) {
             let task = Task::Latency(Latency { threads, seconds: common.seconds() });
             cells.push(Cell::new(format!("{threads} threads"), peer, task));
         }
     }
-    let notes = vec![
+    let mut notes = vec![
         "Latency of single calls in the endurance workload. Every call stands between two fenced \
          time stamps, whose own cost is in every figure (see the titles). On a machine with other \
          work the worst calls are those that the kernel interrupted."
             .to_owned(),
     ];
+    notes.extend(common.left_out(excludes));
     run::run("latency", common, cells, notes, |seen| {
         let sheet = |&threads: &u32| CALLS.map(|call| sheet(call, threads, seen));
         options.threads.iter().flat_map(sheet).collect()

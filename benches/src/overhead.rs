@@ -75,6 +75,16 @@ fn resident_bytes() -> Result<usize> {
     Ok(kib.context("the kernel does not say how much memory is resident")? << 10)
 }
 
+/// Returns why `peer` does not take part, if it does not.
+fn excludes(peer: Peer) -> Option<&'static str> {
+    match peer {
+        Peer::Ours => Some("the raw offsets stand for both"),
+        Peer::Published => Some("crashes"),
+        Peer::Slots => Some("no allocator"),
+        other => other.excluded_from_sizes(),
+    }
+}
+
 /// Measures the peers.
 ///
 /// # Errors
@@ -95,9 +105,8 @@ pub fn run(common: &Common) -> Result<Verdict> {
             let cell = Cell::new(&group, Peer::OursOffset, fill(sectors));
             cells.push(Cell { label: label.to_owned(), ..cell });
         }
-        let others = [Peer::Boost, Peer::Rlsf, Peer::Talc, Peer::Mimalloc, Peer::Jemalloc];
-        let others = others.into_iter().chain([Peer::Snmalloc, Peer::System]);
-        for peer in others.filter(|peer| !common.chosen(&[*peer]).is_empty()) {
+        let others = common.chosen(&Peer::ALL).into_iter().filter(|peer| !peer.is_ours());
+        for peer in others.filter(|peer| excludes(*peer).is_none()) {
             cells.push(Cell::new(&group, peer, fill(Sectors::Usual)));
         }
     }
@@ -106,7 +115,8 @@ pub fn run(common: &Common) -> Result<Verdict> {
          filled until they refuse. Private heaps: growth of resident memory over as much payload",
         bytes / MIB
     );
-    run::run("overhead", common, cells, Vec::new(), |seen| {
+    let notes = common.left_out(excludes).into_iter().collect();
+    run::run("overhead", common, cells, notes, |seen| {
         vec![Sheet {
             title,
             axis: "block".to_owned(),

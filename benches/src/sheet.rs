@@ -287,3 +287,30 @@ fn ratio_text(ratio: Option<Spread>) -> String {
         |ratio| format!("{} [{}]", figure(ratio.median), ratio.range()),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(label: &str, rounds: &[(u32, f64)]) -> Row {
+        Row {
+            group: "1".to_owned(),
+            label: label.to_owned(),
+            rounds: rounds.to_vec(),
+            remark: None,
+            extra: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn ratio_pairs_the_rounds_in_which_both_ran() {
+        let ours = row("ours", &[(1, 10.0), (2, 20.0), (3, 90.0)]);
+        let peer = row("peer", &[(2, 10.0), (3, 30.0), (4, 1.0)]);
+        assert_eq!(peer.ratio(&ours), Some(Spread { median: 2.5, min: 2.0, max: 3.0 }));
+    }
+
+    #[test]
+    fn ratio_of_rows_that_never_ran_together_is_none() {
+        assert_eq!(row("peer", &[(1, 1.0)]).ratio(&row("ours", &[(2, 1.0)])), None);
+    }
+}

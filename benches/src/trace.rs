@@ -216,6 +216,20 @@ impl Job for Trace {
     }
 }
 
+/// Returns why `peer` does not take part, if it does not.
+fn excludes(peer: Peer) -> Option<&'static str> {
+    match peer {
+        // One way of calling is enough: the trace is about space.
+        Peer::Ours => Some("the raw offsets stand for both"),
+        Peer::OursOffset | Peer::Boost | Peer::Rlsf | Peer::Talc => None,
+        Peer::Dpdk | Peer::Slots => Some("blocks of one size only"),
+        Peer::Published => Some("crashes"),
+        Peer::Mimalloc | Peer::Jemalloc | Peer::Snmalloc | Peer::System => {
+            Some("has no segment to fill")
+        }
+    }
+}
+
 /// Runs the trace on the peers that manage a segment.
 ///
 /// # Errors
@@ -241,10 +255,7 @@ pub fn run(common: &Common, options: &Options) -> Result<Verdict> {
             let cell = Cell::new(&group, Peer::OursOffset, Task::Trace(trace(sectors)));
             cells.push(Cell { label: label.to_owned(), ..cell });
         }
-        for peer in [Peer::Boost, Peer::Rlsf, Peer::Talc] {
-            if common.chosen(&[peer]).is_empty() {
-                continue;
-            }
+        for peer in common.chosen(&[Peer::Boost, Peer::Rlsf, Peer::Talc]) {
             cells.push(Cell::new(&group, peer, Task::Trace(trace(Sectors::Usual))));
         }
     }
@@ -252,13 +263,14 @@ pub fn run(common: &Common, options: &Options) -> Result<Verdict> {
         "Trace: sizes log-normal, 32 B–1 MiB, median 1 KiB, σ 2; live payload kept at a percentage \
          of a segment of {segment_mib} MiB; {operations} operations after the filling, one thread"
     );
-    let notes = vec![
+    let mut notes = vec![
         "One and the same trace for all. A heap that refuses an allocation has less to hold from \
          there on: `live` says how much it held in the end. `left` is what of the segment is not \
          live payload: free blocks, headers and tables; `largest` is the largest block that it \
          gives then, found by trying."
             .to_owned(),
     ];
+    notes.extend(common.left_out(excludes));
     run::run("trace", common, cells, notes, |seen| vec![sheet(title, seen)])
 }
 
@@ -286,5 +298,37 @@ fn sheet(title: String, seen: &[Seen<'_>]) -> Sheet {
         .map(String::from)
         .into(),
         rows: seen.iter().map(row).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_keep_the_occupancy_and_free_only_what_lives() -> Result<()> {
+        let trace = Trace {
+            sectors: Sectors::Usual,
+            segment_bytes: 16 * MIB,
+            occupancy_percent: 90,
+            operations: 10_000,
+        };
+        let steps = trace.steps()?;
+        let mut live = vec![0; steps.blocks];
+        let (mut live_bytes, mut lowest) = (0, usize::MAX);
+        for (number, step) in steps.all.iter().enumerate() {
+            let bytes = &mut live[step.block as usize];
+            assert_eq!(*bytes == 0, step.bytes != 0, "step {number}: allocated or freed twice");
+            live_bytes = live_bytes - *bytes + step.bytes as usize;
+            *bytes = step.bytes as usize;
+            assert!(live_bytes <= trace.segment_bytes / 100 * 90, "step {number}: too full");
+            if number >= steps.filling {
+                lowest = lowest.min(live_bytes);
+            }
+        }
+        // A few large blocks may go before the next comes.
+        assert!(lowest >= trace.segment_bytes / 100 * 60, "{lowest} bytes at the lowest");
+        assert!(steps.all.len() >= steps.filling + trace.operations);
+        Ok(())
     }
 }

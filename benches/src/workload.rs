@@ -88,8 +88,7 @@ impl Workload {
 
     /// Returns why `peer` cannot take part, if it cannot.
     pub fn excludes(self, peer: Peer) -> Option<&'static str> {
-        let one_size = self == Workload::Pair64;
-        (peer == Peer::Dpdk && !one_size).then_some("blocks of one size only")
+        (self != Workload::Pair64).then(|| peer.excluded_from_sizes())?
     }
 }
 

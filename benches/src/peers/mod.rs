@@ -105,6 +105,11 @@ impl Peer {
         }
     }
 
+    /// Returns why the peer cannot take part where sizes differ, if it cannot.
+    pub fn excluded_from_sizes(self) -> Option<&'static str> {
+        (self == Peer::Dpdk).then_some("blocks of one size only")
+    }
+
     /// Runs `job` on a heap of this peer, in this process.
     ///
     /// # Errors
