@@ -13,10 +13,18 @@ use am_tlsf::Lane;
 impl Matrix {
     /// Parks the small block of a guard in the thread's cache; false when that needs more thought.
     #[inline(always)]
-    pub(crate) fn park_small(&self, place: Place) -> bool {
+    fn park_small(&self, place: Place) -> bool {
         let Some(lanes) = lanes::own(&self.inner) else { return false };
         // SAFETY: this thread's own lanes.
         self.cached && unsafe { self.park_small_in(lanes, place) }
+    }
+
+    /// Takes the block of a dropped guard back.
+    #[inline(never)]
+    pub(crate) fn release(&self, place: Place) {
+        if !self.park_small(place) {
+            self.free_or_count(place);
+        }
     }
 
     /// As [`park_small`](Self::park_small), in the cache of `lanes`.
