@@ -179,7 +179,8 @@ fn bar(
     for x in [low, high] {
         line(area, (x, middle - 3), (x, middle + 3), BLACK)?;
     }
-    let words = format!("{} ({})", figure(ratio.median), value.unwrap_or_default());
+    let value = row.remark.clone().or(value).unwrap_or_default();
+    let words = format!("{} ({value})", figure(ratio.median));
     text(area, &words, (BARS_RIGHT + 10, middle), HPos::Left, SMALL, BLACK)
 }
 

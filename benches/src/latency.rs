@@ -220,7 +220,6 @@ fn work<H: Heap>(
 /// Returns why `peer` does not take part, if it does not.
 fn excludes(peer: Peer) -> Option<&'static str> {
     match peer {
-        Peer::Published => Some("crashes"),
         Peer::Slots => Some("no allocator"),
         other => other.excluded_from_sizes(),
     }

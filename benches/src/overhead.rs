@@ -79,7 +79,6 @@ fn resident_bytes() -> Result<usize> {
 fn excludes(peer: Peer) -> Option<&'static str> {
     match peer {
         Peer::Ours => Some("the raw offsets stand for both"),
-        Peer::Published => Some("crashes"),
         Peer::Slots => Some("no allocator"),
         other => other.excluded_from_sizes(),
     }

@@ -65,11 +65,12 @@ impl Row {
         self.paired(reference, |mine, theirs| theirs / mine)
     }
 
-    /// Returns the spread of `combine(mine, theirs)` over the rounds in which both ran.
+    /// Returns the spread of `combine(mine, theirs)` over the rounds in which both ran and got
+    /// something done.
     pub fn paired(&self, other: &Row, combine: impl Fn(f64, f64) -> f64) -> Option<Spread> {
         Spread::of(self.rounds.iter().filter_map(|&(round, mine)| {
             let &(_, theirs) = other.rounds.iter().find(|&&(their, _)| their == round)?;
-            Some(combine(mine, theirs))
+            Some(combine(mine, theirs)).filter(|figure| figure.is_finite())
         }))
     }
 }
@@ -307,6 +308,12 @@ mod tests {
         let ours = row("ours", &[(1, 10.0), (2, 20.0), (3, 90.0)]);
         let peer = row("peer", &[(2, 10.0), (3, 30.0), (4, 1.0)]);
         assert_eq!(peer.ratio(&ours), Some(Spread { median: 2.5, min: 2.0, max: 3.0 }));
+    }
+
+    #[test]
+    fn ratio_leaves_out_rounds_in_which_nothing_got_done() {
+        let (ours, peer) = (row("ours", &[(1, 3.0), (2, 8.0)]), row("peer", &[(1, 0.0), (2, 2.0)]));
+        assert_eq!(peer.ratio(&ours), Some(Spread { median: 4.0, min: 4.0, max: 4.0 }));
     }
 
     #[test]

@@ -221,9 +221,8 @@ fn excludes(peer: Peer) -> Option<&'static str> {
     match peer {
         // One way of calling is enough: the trace is about space.
         Peer::Ours => Some("the raw offsets stand for both"),
-        Peer::OursOffset | Peer::Boost | Peer::Rlsf | Peer::Talc => None,
+        Peer::OursOffset | Peer::Boost | Peer::Rlsf | Peer::Talc | Peer::Published => None,
         Peer::Dpdk | Peer::Slots => Some("blocks of one size only"),
-        Peer::Published => Some("crashes"),
         Peer::Mimalloc | Peer::Jemalloc | Peer::Snmalloc | Peer::System => {
             Some("has no segment to fill")
         }
@@ -255,7 +254,7 @@ pub fn run(common: &Common, options: &Options) -> Result<Verdict> {
             let cell = Cell::new(&group, Peer::OursOffset, Task::Trace(trace(sectors)));
             cells.push(Cell { label: label.to_owned(), ..cell });
         }
-        for peer in common.chosen(&[Peer::Boost, Peer::Rlsf, Peer::Talc]) {
+        for peer in common.chosen(&[Peer::Boost, Peer::Rlsf, Peer::Talc, Peer::Published]) {
             cells.push(Cell::new(&group, peer, Task::Trace(trace(Sectors::Usual))));
         }
     }

@@ -76,7 +76,9 @@ fn count_read_modify_writes() -> Result<Outcome> {
 /// Returns the features of those peers that come as sources and can be built here; of the others it
 /// warns. (Peers that come with the system are looked for by the program's build script.)
 fn buildable_peers() -> Vec<&'static str> {
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    // Its first word: CXX may hold arguments too, or a wrapper before the compiler.
+    let compiler = std::env::var("CXX").unwrap_or_default();
+    let compiler = compiler.split_whitespace().next().unwrap_or("c++").to_owned();
     let needs = [("jemalloc", "make".to_owned()), ("snmalloc", compiler)];
     let built = needs.into_iter().filter(|(peer, tool)| {
         let found = process::is_program(tool);
