@@ -35,7 +35,7 @@ impl Segment {
     fn account(&self) -> Account {
         let sectors = self.0.stats().sectors;
         Account {
-            free_bytes: sectors.iter().map(|sector| sector.free_bytes).sum(),
+            free_bytes: sectors.iter().map(|s| s.free_bytes + s.cached_bytes).sum(),
             largest_bytes: sectors.iter().map(|s| s.largest_free_bytes).max().unwrap_or(0),
         }
     }

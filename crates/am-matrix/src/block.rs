@@ -104,9 +104,10 @@ impl<'m> Block<'m> {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when a peer scribbled on the block's head; the block is lost then.
+    #[inline]
     pub fn free(self) -> Result<(), Error> {
         let block = ManuallyDrop::new(self);
-        block.matrix.free(block.place)
+        if block.matrix.park_small(block.place) { Ok(()) } else { block.matrix.free(block.place) }
     }
 
     /// Makes the block `bytes` long in place, if it has room or its right neighbour is free.

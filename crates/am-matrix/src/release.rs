@@ -13,7 +13,7 @@ use am_tlsf::Lane;
 impl Matrix {
     /// Parks the small block of a guard in the thread's cache; false when that needs more thought.
     #[inline(always)]
-    fn park_small(&self, place: Place) -> bool {
+    pub(crate) fn park_small(&self, place: Place) -> bool {
         let Some(lanes) = lanes::own(&self.inner) else { return false };
         // SAFETY: this thread's own lanes.
         self.cached && unsafe { self.park_small_in(lanes, place) }

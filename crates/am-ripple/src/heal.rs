@@ -8,6 +8,8 @@ use am_tlsf::{CHUNK_SHIFT, Carved, Cell, Headers, Lane, Sector, Want};
 
 /// Walks of one allocation before it ends as `Contended`.
 const WALKS_MAX: u32 = 3;
+/// Tries of a walk to carve from one block that is long enough; each that fails was lost many times over.
+const CARVES_MAX: u32 = 32;
 /// Merges that one walk does at one block before it moves on.
 const MERGES_MAX: u32 = 64;
 
@@ -140,7 +142,7 @@ fn heal<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, want: Option<&Want>
                 sector.index().restore(Cell::of(len), at >> CHUNK_SHIFT);
                 walk.largest = walk.largest.max(len);
                 if let Some(want) = want.filter(|want| len >= want.len()) {
-                    walk.carved = sector.carve_from(lane, at, want);
+                    walk.carved = carve_while_long_enough(sector, lane, at, want);
                     if walk.carved.is_some() {
                         return walk;
                     }
@@ -167,6 +169,23 @@ fn heal<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, want: Option<&Want>
         }
     }
     walk
+}
+
+/// Carves from the free block at `at`, however often that is lost to others.
+fn carve_while_long_enough<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    at: u32,
+    want: &Want,
+) -> Option<Carved> {
+    let tries = if want.align() == 1 { CARVES_MAX } else { 1 };
+    for _ in 0..tries {
+        let carved = sector.carve_from(lane, at, want);
+        if carved.is_some() || sector.free_at(at).is_none_or(|len| len < want.len()) {
+            return carved;
+        }
+    }
+    None
 }
 
 fn continue_after(at: &mut u32, len: u32) {

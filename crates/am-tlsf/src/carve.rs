@@ -11,8 +11,9 @@ use am_layout::{Event, LEN_MAX, State, VALUE_BITS, head, tail};
 const LANE_TRIES: u32 = 16;
 /// Chunks that the index may name before the search counts as failed.
 const SEARCH_TRIES: u32 = 512;
-/// Chunks that are tried for a block of the request's own cell.
-const OWN_TRIES: u32 = 16;
+/// Chunks that are tried for a block of the request's own cell. In a nearly full sector this is where
+/// the blocks are; a walk over all of it costs more than any number of chunks.
+const OWN_TRIES: u32 = 512;
 /// Compare-exchanges on one head that may be lost before another is looked for.
 const LOST_MAX: u32 = 8;
 
@@ -134,8 +135,8 @@ impl<H: Headers> Sector<'_, H> {
 
     /// Looks in the cell of the length itself, where some blocks are too short.
     ///
-    /// A sector full of blocks of 17 granules has its free ones there, and only there. Few chunks
-    /// are tried: what they do not yield, the slow path finds.
+    /// A sector full of blocks of 17 granules has its free ones there, and only there. Each chunk is tried
+    /// once: what they do not yield, the slow path finds.
     #[cold]
     #[inline(never)]
     fn carve_from_own_cell(&self, lane: &Lane<'_>, above: Cell, want: &Want) -> Option<Carved> {
@@ -144,11 +145,13 @@ impl<H: Headers> Sector<'_, H> {
             return None;
         }
         let mut start = lane.start();
+        let mut first = None;
         for _ in 0..OWN_TRIES {
             let (found, chunk) = self.index().find(cell, start)?;
-            if found != cell {
+            if found != cell || first == Some(chunk) {
                 return None;
             }
+            first = first.or(Some(chunk));
             if let Some((head, _)) = self.scan(chunk, |len| len >= want.len)
                 && let Some(carved) = self.carve_from(lane, head, want)
             {
