@@ -116,7 +116,8 @@ pub struct Given {
     pub key: u64,
 }
 
-/// A laid-out heap, with what the survivor keeps of it.
+/// A laid-out heap, with what the survivor keeps of it. Its handle has no thread caches, so whatever lies in
+/// one is an actor's.
 pub struct Stage<'m> {
     /// The survivor's handle.
     pub matrix: &'m Matrix,
