@@ -32,12 +32,16 @@ pub(crate) fn all(shape: Shape, ops: &mut Vec<Op>) {
         Op::new("cache-refill-several", shape, "S2", refill_several),
         // Two are there, and more are asked for.
         Op::new("cache-refill-short", shape, "|S2 F13 S2", refill_short),
+    ]);
+    // They look at every magazine, which takes many steps and is the same for every shape.
+    let long = [
         Op::new("cache-trim", shape, SCATTERED, trim),
         Op::new("cache-pressure", shape, SCATTERED, answer_pressure),
         Op::new("cache-press", shape, "|S2 A3 A4 S2 A2 S2", press),
         Op::new("cache-thread-exit", shape, SCATTERED, park_and_end_thread),
         Op::new("cache-detach", shape, SCATTERED, park_and_detach),
-    ]);
+    ];
+    ops.extend(long.map(|op| op.thorough_if(!small)));
     if small {
         ops.extend([
             Op::new("cache-refill-several-exactly", shape, "S2 F15 S2", refill_several_exactly),
@@ -87,7 +91,7 @@ pub(crate) fn pairs(shape: Shape, pairs: &mut Vec<Op>) {
     ]);
     // Their owner is dead, and somebody's free neighbours change meanwhile.
     let parked = pair("recover-trim", "S2 F3 C4 B5 C2 S2", recover, trim);
-    pairs.push(parked.after_death_of(park_all, 100));
+    pairs.push(parked.thorough_if(true).after_death_of(park_all, 100));
     let trimmed = pair("trim-recover-dead", "S2 A3 C4 C2 A5 S2", trim, recover);
     pairs.push(trimmed.after_death_of(trim, 40));
 }

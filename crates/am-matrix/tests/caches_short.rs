@@ -150,6 +150,23 @@ proptest! {
     }
 }
 
+/// Each keeps less than its own limit, and all of them together most of the sector.
+#[test]
+#[ignore = "a cache learns how many others there are only when it is over its limit"]
+fn caches_of_many_threads_together_keep_an_eighth_at_most() {
+    let matrix = small_sector(4000).with_thread_caches(true);
+    let others = [(); 16].map(|()| Other::start(&matrix));
+    for other in &others {
+        other.ask(|matrix| {
+            let blocks: Vec<_> = (0..20).map(|_| matrix.allocate(100).unwrap()).collect();
+            drop(blocks);
+        });
+    }
+    let stats = matrix.stats().sectors[0].clone();
+    others.into_iter().for_each(Other::end);
+    assert!(stats.cached_bytes <= stats.size_bytes / 8, "{stats:?}");
+}
+
 /// An aligned block is there; nobody is short of memory.
 #[test]
 #[ignore = "an aligned request asks every cache for what it keeps before it has looked for a block"]
