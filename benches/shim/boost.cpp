@@ -3,6 +3,7 @@
 #include <boost/version.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <new>
 
@@ -20,6 +21,31 @@ void *am_boost_create(const char *name, std::size_t bytes) noexcept {
     } catch (const std::exception &) {
         return nullptr;
     }
+}
+
+// Opens the segment `name` of another process; null when there is none.
+void *am_boost_open(const char *name) noexcept {
+    try {
+        return new ipc::managed_shared_memory(ipc::open_only, name);
+    } catch (const std::exception &) {
+        return nullptr;
+    }
+}
+
+// Returns what names a block in every process.
+std::uint64_t am_boost_handle(void *segment, void *block) noexcept {
+    return static_cast<ipc::managed_shared_memory *>(segment)->get_handle_from_address(block);
+}
+
+// Returns where the block of that handle lies in this process.
+void *am_boost_address(void *segment, std::uint64_t handle) noexcept {
+    return static_cast<ipc::managed_shared_memory *>(segment)->get_address_from_handle(
+        static_cast<ipc::managed_shared_memory::handle_t>(handle));
+}
+
+// Unmaps the segment and leaves its name.
+void am_boost_close(void *segment) noexcept {
+    delete static_cast<ipc::managed_shared_memory *>(segment);
 }
 
 // Returns a block of at least `bytes` bytes, or null when the segment is full.

@@ -3,36 +3,98 @@
 use std::ptr::NonNull;
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+/// What a heap is made for. Private heaps that take their memory from the system ignore it.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Names the shared-memory file of peers that need one.
+    pub id: Uuid,
+    /// Size of the segment or arena, in bytes.
+    pub segment_bytes: usize,
+    /// The largest request that will come, in bytes; for heaps of one fixed size.
+    pub request_bytes_max: usize,
+    /// How a matrix divides its segment.
+    pub sectors: Sectors,
+}
+
+/// How a matrix divides its segment; nothing to the other peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sectors {
+    /// 40 % small, 30 % medium, the rest large: the default
+    #[default]
+    Usual,
+    /// As usual, but a full sector's requests go to any other
+    Spilling,
+    /// The small sector alone
+    Small,
+    /// The medium sector alone
+    Medium,
+    /// The large sector alone
+    Large,
+}
+
+/// A block that is named by its address; whoever holds it may hand it to another thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Address(pub NonNull<u8>);
+
+// SAFETY: an address is only a number here: whoever dereferences it answers for that.
+unsafe impl Send for Address {}
+
+impl Address {
+    /// Makes an address of what a C allocator returned.
+    #[inline(always)]
+    pub fn of<T>(pointer: *mut T) -> Option<Self> {
+        NonNull::new(pointer).map(|pointer| Self(pointer.cast()))
+    }
+}
 
 /// A general-purpose allocator under test.
 ///
 /// The measured loops are generic over it, so no call in them is dynamic.
-pub trait Heap: Sized {
-    /// What names a block: a pointer, or an offset into a segment.
-    type Block: Copy;
+pub trait Heap: Sized + Sync {
+    /// What names a block: a pointer, an offset into a segment, or a guard.
+    type Block<'h>: Send
+    where
+        Self: 'h;
+
+    /// Whether the heap manages a segment of the size it was told, and refuses when that is full.
+    const FIXED: bool;
 
     /// Creates an empty heap.
     ///
-    /// `id` names the shared-memory file of peers that need one; `segment_bytes` is the size of the
-    /// segment or arena. Private heaps that take their memory from the system ignore both.
-    ///
     /// # Errors
     /// The peer's own refusal, such as no space for the segment.
-    fn create(id: Uuid, segment_bytes: usize) -> Result<Self>;
+    fn create(setup: &Setup) -> Result<Self>;
+
+    /// Makes the calling thread known to the heap; called once before a thread's first block.
+    ///
+    /// # Errors
+    /// The peer's own refusal.
+    fn enter(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Allocates a block of at least `bytes` bytes; `None` when the heap refuses.
-    fn alloc(&self, bytes: usize) -> Option<Self::Block>;
+    fn alloc(&self, bytes: usize) -> Option<Self::Block<'_>>;
 
     /// Returns where the block's payload begins.
-    fn payload(&self, block: Self::Block) -> NonNull<u8>;
+    fn payload<'h>(&'h self, block: &mut Self::Block<'h>) -> NonNull<u8>;
 
     /// Frees a block; `false` when the heap refuses.
     ///
     /// # Safety
     /// `block` came from [`Heap::alloc`] of this heap with the same `bytes`, was not freed since,
     /// and nobody uses its payload any more.
-    unsafe fn free(&self, block: Self::Block, bytes: usize) -> bool;
+    unsafe fn free<'h>(&'h self, block: Self::Block<'h>, bytes: usize) -> bool;
+
+    /// Returns how many bytes are free, and how many of them in the largest free block, by the
+    /// heap's own account; `None` where it keeps none.
+    fn own_account(&self) -> Option<Account> {
+        None
+    }
 
     /// Lists what is wrong with a heap whose blocks were all freed and whose threads have ended.
     ///
@@ -40,4 +102,13 @@ pub trait Heap: Sized {
     fn audit(&self) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// Free memory by a heap's own account, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Account {
+    /// In all free blocks.
+    pub free_bytes: u64,
+    /// In the largest.
+    pub largest_bytes: u64,
 }

@@ -14,20 +14,32 @@ pub enum Which {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Side by side with other allocators, interleaved
-    Peers {
-        /// Arguments for the program, after `--`; try `-- --help`
-        #[arg(last = true)]
-        args: Vec<String>,
-    },
+    /// Side by side with other allocators, interleaved: endurance, or another `--workload`
+    Peers(Args),
+    /// Latency of single calls, up to the worst
+    Latency(Args),
+    /// Blocks from one process to another
+    Ipc(Args),
+    /// One sequence of operations on a nearly full segment: refusals, fragmentation
+    Trace(Args),
+    /// Bytes of memory per byte of payload
+    Overhead(Args),
+    /// How the cost of an operation depends on the segment's size and fill
+    Flat(Args),
+    /// Everything beside the peers, one after the other, and the report
+    All(Args),
+    /// One page of tables and pictures of what was measured beside the peers last
+    Report(Args),
     /// Read-modify-writes on shared words that an operation takes: exact, unlike times
     Rmw,
-    /// How the cost of an operation depends on the segment's size and fill
-    Flat {
-        /// Arguments for the program, after `--`; try `-- --help`
-        #[arg(last = true)]
-        args: Vec<String>,
-    },
+}
+
+/// What the program beside the peers is told.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Arguments for the program, after `--`; try `-- --help`, or `-- --quick` for a first look
+    #[arg(last = true)]
+    args: Vec<String>,
 }
 
 /// Runs one measurement.
@@ -38,9 +50,15 @@ pub fn run(which: &Which) -> Result<Outcome> {
                 process::cargo(["bench", "--package=atomic-matrix", "--bench=direct"]);
             process::run(command.arg("--").args(args))?;
         }
-        Which::Peers { args } => return run_peers(None, args),
+        Which::Peers(args) => return run_peers(None, args),
+        Which::Latency(args) => return run_peers(Some("latency"), args),
+        Which::Ipc(args) => return run_peers(Some("ipc"), args),
+        Which::Trace(args) => return run_peers(Some("trace"), args),
+        Which::Overhead(args) => return run_peers(Some("overhead"), args),
+        Which::Flat(args) => return run_peers(Some("flat"), args),
+        Which::All(args) => return run_peers(Some("all"), args),
+        Which::Report(args) => return run_peers(Some("report"), args),
         Which::Rmw => return count_read_modify_writes(),
-        Which::Flat { args } => return run_peers(Some("flat"), args),
     }
     Ok(Outcome::Done)
 }
@@ -55,13 +73,29 @@ fn count_read_modify_writes() -> Result<Outcome> {
     Ok(Outcome::Judged(process::run_judging(&mut command)?))
 }
 
+/// Returns the features of those peers that come as sources and can be built here; of the others it
+/// warns. (Peers that come with the system are looked for by the program's build script.)
+fn buildable_peers() -> Vec<&'static str> {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let needs = [("jemalloc", "make".to_owned()), ("snmalloc", compiler)];
+    let built = needs.into_iter().filter(|(peer, tool)| {
+        let found = process::is_program(tool);
+        if !found {
+            eprintln!("warning: {tool} is not here: the peer {peer} will be skipped");
+        }
+        found
+    });
+    built.map(|(peer, _)| peer).collect()
+}
+
 /// Runs the program in `benches/`, a package of its own: its peers are no burden to the workspace.
 /// It checks what it measures, and prints a verdict of its own unless it only explains itself.
-fn run_peers(verb: Option<&str>, args: &[String]) -> Result<Outcome> {
+fn run_peers(verb: Option<&str>, Args { args }: &Args) -> Result<Outcome> {
     if !process::root().join("benches/Cargo.toml").is_file() {
         bail!("benches/Cargo.toml is missing: this is no full checkout");
     }
     let mut command = process::cargo(["run", "--release", "--manifest-path=benches/Cargo.toml"]);
+    command.args(["--no-default-features", "--features", &buildable_peers().join(",")]);
     command.args(["--bin=peers", "--"]).args(verb).args(args);
     let mut judged = false;
     let ok = process::run_reading(&mut command, |line| judged |= line.starts_with("verdict: "))?;

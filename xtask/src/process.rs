@@ -37,6 +37,13 @@ pub fn has_subcommand(name: &str) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
+/// Whether there is a program of that name that answers to `--version`.
+pub fn is_program(name: &str) -> bool {
+    let mut command = Command::new(name);
+    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
 /// Runs a command with this process's own terminal.
 ///
 /// # Errors

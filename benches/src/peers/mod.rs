@@ -2,29 +2,35 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::cell::{self, CellSpec, Sample};
+use crate::child::{Job, Reading};
 
-mod arena;
+pub mod arena;
 pub mod boost;
-pub mod mimalloc;
-pub mod ours;
-pub mod published;
-pub mod rlsf;
-pub mod slots;
-pub mod system;
-pub mod talc;
+#[cfg(have_dpdk)]
+mod dpdk;
+#[cfg(feature = "jemalloc")]
+mod jemalloc;
+mod mimalloc;
+mod ours;
+mod published;
+mod rlsf;
+mod slots;
+#[cfg(feature = "snmalloc")]
+mod snmalloc;
+mod system;
+mod talc;
 
 /// Which allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Peer {
-    /// AtomicMatrix through the calls of the 0.1 interface
+    /// AtomicMatrix through guards: `Matrix::allocate`, freed by the guard
     Ours,
-    /// AtomicMatrix through `Matrix::allocate_offset` and `Matrix::ack`
+    /// AtomicMatrix through raw offsets: `Matrix::allocate_offset` and `Matrix::ack`
     OursOffset,
     /// Boost.Interprocess managed_shared_memory
     Boost,
@@ -34,36 +40,52 @@ pub enum Peer {
     Talc,
     /// mimalloc
     Mimalloc,
+    /// jemalloc
+    Jemalloc,
+    /// snmalloc
+    Snmalloc,
     /// The C library's malloc
     System,
+    /// DPDK's mempool: blocks of one size
+    Dpdk,
     /// atomic-matrix 0.4.1 as published on the registry
     Published,
+    /// No allocator: the loop alone, over slots of one size
+    Slots,
 }
 
 impl Peer {
     /// Every peer, in the order of the report.
-    pub const ALL: [Peer; 8] = [
+    pub const ALL: [Peer; 12] = [
         Peer::Ours,
         Peer::OursOffset,
         Peer::Boost,
         Peer::Rlsf,
         Peer::Talc,
         Peer::Mimalloc,
+        Peer::Jemalloc,
+        Peer::Snmalloc,
         Peer::System,
+        Peer::Dpdk,
         Peer::Published,
+        Peer::Slots,
     ];
 
     /// Returns the name for the report's row.
     pub fn title(self) -> String {
         match self {
-            Peer::Ours => "AtomicMatrix".into(),
-            Peer::OursOffset => "AtomicMatrix, allocate_offset".into(),
+            Peer::Ours => "AtomicMatrix, guards".into(),
+            Peer::OursOffset => "AtomicMatrix, raw offsets".into(),
             Peer::Boost => format!("Boost.Interprocess {}", boost::version()),
-            Peer::Rlsf => "rlsf, std Mutex".into(),
-            Peer::Talc => "talc, parking_lot".into(),
+            Peer::Rlsf => "rlsf in a mutex".into(),
+            Peer::Talc => "talc in a lock".into(),
             Peer::Mimalloc => "mimalloc".into(),
+            Peer::Jemalloc => "jemalloc".into(),
+            Peer::Snmalloc => "snmalloc".into(),
             Peer::System => "system malloc".into(),
+            Peer::Dpdk => "DPDK mempool".into(),
             Peer::Published => "atomic-matrix 0.4.1".into(),
+            Peer::Slots => "slots, no allocator".into(),
         }
     }
 
@@ -72,34 +94,46 @@ impl Peer {
         matches!(self, Peer::Ours | Peer::OursOffset)
     }
 
-    /// Tells whether the peer runs unless others are asked for.
-    pub fn runs_by_default(self) -> bool {
-        // The same allocator without the 0.1 interface's checks of base and header.
-        self != Peer::OursOffset
-    }
-
     /// Returns why this build cannot run the peer, if it cannot.
     pub fn skipped_because(self) -> Option<&'static str> {
-        (self == Peer::Boost && !cfg!(have_boost)).then_some("Boost headers absent")
+        match self {
+            Peer::Boost if !cfg!(have_boost) => Some("Boost headers absent"),
+            Peer::Dpdk if !cfg!(have_dpdk) => Some("DPDK absent"),
+            Peer::Jemalloc if !cfg!(feature = "jemalloc") => Some("built without jemalloc"),
+            Peer::Snmalloc if !cfg!(feature = "snmalloc") => Some("built without snmalloc"),
+            _ => None,
+        }
     }
 
-    /// Runs one cell of the benchmark on this peer, in this process.
+    /// Returns why the peer cannot take part where sizes differ, if it cannot.
+    pub fn excluded_from_sizes(self) -> Option<&'static str> {
+        (self == Peer::Dpdk).then_some("blocks of one size only")
+    }
+
+    /// Runs `job` on a heap of this peer, in this process.
     ///
     /// # Errors
-    /// When the peer cannot create its segment.
-    pub fn run_cell(self, spec: &CellSpec) -> Result<Sample> {
+    /// When the peer is not in this build, or the job's own.
+    pub fn serve(self, job: &impl Job, id: Uuid) -> Result<Reading> {
         match self {
-            Peer::Ours => cell::run::<ours::Ours>(spec),
-            Peer::OursOffset => cell::run::<ours::OursOffset>(spec),
+            Peer::Ours => job.on::<ours::Guards>(id),
+            Peer::OursOffset => job.on::<ours::Offsets>(id),
             #[cfg(have_boost)]
-            Peer::Boost => cell::run::<boost::Boost>(spec),
-            #[cfg(not(have_boost))]
-            Peer::Boost => anyhow::bail!("Boost headers absent"),
-            Peer::Rlsf => cell::run::<rlsf::Rlsf>(spec),
-            Peer::Talc => cell::run::<talc::Talc>(spec),
-            Peer::Mimalloc => cell::run::<mimalloc::Mimalloc>(spec),
-            Peer::System => cell::run::<system::System>(spec),
-            Peer::Published => cell::run::<published::Published>(spec),
+            Peer::Boost => job.on::<boost::Boost>(id),
+            Peer::Rlsf => job.on::<rlsf::Rlsf>(id),
+            Peer::Talc => job.on::<talc::Talc>(id),
+            Peer::Mimalloc => job.on::<mimalloc::Mimalloc>(id),
+            #[cfg(feature = "jemalloc")]
+            Peer::Jemalloc => job.on::<jemalloc::Jemalloc>(id),
+            #[cfg(feature = "snmalloc")]
+            Peer::Snmalloc => job.on::<snmalloc::Snmalloc>(id),
+            Peer::System => job.on::<system::System>(id),
+            #[cfg(have_dpdk)]
+            Peer::Dpdk => job.on::<dpdk::Dpdk>(id),
+            Peer::Published => job.on::<published::Published>(id),
+            Peer::Slots => job.on::<slots::Slots>(id),
+            #[allow(unreachable_patterns)] // in a build that has them all
+            absent => bail!("{}: {}", absent.title(), absent.skipped_because().unwrap_or("absent")),
         }
     }
 }

@@ -7,9 +7,8 @@ use anyhow::{Result, anyhow};
 use published::core::handlers::{HandlerFunctions, MatrixHandler};
 use published::core::matrix::helpers::HEADER_SPACE;
 use published::core::matrix::{AtomicMatrix, BlockHeader, RelativePtr};
-use uuid::Uuid;
 
-use crate::heap::Heap;
+use crate::heap::{Heap, Setup};
 
 /// One published matrix.
 pub struct Published {
@@ -18,29 +17,31 @@ pub struct Published {
 
 impl Heap for Published {
     /// The payload's offset from the base, in bytes.
-    type Block = u32;
+    type Block<'h> = u32;
 
-    fn create(id: Uuid, segment_bytes: usize) -> Result<Self> {
-        let handler = AtomicMatrix::bootstrap(Some(id.to_string()), segment_bytes)
+    const FIXED: bool = true;
+
+    fn create(setup: &Setup) -> Result<Self> {
+        let handler = AtomicMatrix::bootstrap(Some(setup.id.to_string()), setup.segment_bytes)
             .map_err(|error| anyhow!("the published matrix cannot start: {error:?}"))?;
         Ok(Self { handler })
     }
 
     #[inline(always)]
-    fn alloc(&self, bytes: usize) -> Option<Self::Block> {
+    fn alloc(&self, bytes: usize) -> Option<Self::Block<'_>> {
         let bytes = u32::try_from(bytes).ok()?;
         let block = self.handler.matrix().allocate(self.handler.base_ptr(), bytes).ok()?;
         Some(block.offset())
     }
 
     #[inline(always)]
-    fn payload(&self, block: Self::Block) -> NonNull<u8> {
-        let address = self.handler.base_ptr().cast_mut().wrapping_add(block as usize);
+    fn payload<'h>(&'h self, block: &mut Self::Block<'h>) -> NonNull<u8> {
+        let address = self.handler.base_ptr().cast_mut().wrapping_add(*block as usize);
         NonNull::new(address).expect("a mapping does not reach address zero")
     }
 
     #[inline(always)]
-    unsafe fn free(&self, block: Self::Block, _bytes: usize) -> bool {
+    unsafe fn free<'h>(&'h self, block: Self::Block<'h>, _bytes: usize) -> bool {
         let header = RelativePtr::<BlockHeader>::new(block - HEADER_SPACE);
         self.handler.matrix().ack(&header, self.handler.base_ptr());
         true

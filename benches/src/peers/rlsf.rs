@@ -5,10 +5,9 @@ use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use uuid::Uuid;
 
 use super::arena::Arena;
-use crate::heap::Heap;
+use crate::heap::{Address, Heap, Setup};
 
 /// The alignment asked for: that of malloc.
 const ALIGN: usize = 16;
@@ -24,10 +23,12 @@ pub struct Rlsf {
 }
 
 impl Heap for Rlsf {
-    type Block = NonNull<u8>;
+    type Block<'h> = Address;
 
-    fn create(_id: Uuid, segment_bytes: usize) -> Result<Self> {
-        let arena = Arena::map(segment_bytes)?;
+    const FIXED: bool = true;
+
+    fn create(setup: &Setup) -> Result<Self> {
+        let arena = Arena::map(setup.segment_bytes)?;
         let mut tlsf = Tlsf::new();
         // SAFETY: the region belongs to this pool alone and is unmapped after it is dropped.
         unsafe { tlsf.insert_free_block_ptr(arena.region()) }.context("rlsf refuses the arena")?;
@@ -35,21 +36,21 @@ impl Heap for Rlsf {
     }
 
     #[inline(always)]
-    fn alloc(&self, bytes: usize) -> Option<Self::Block> {
+    fn alloc(&self, bytes: usize) -> Option<Self::Block<'_>> {
         let layout = Layout::from_size_align(bytes, ALIGN).ok()?;
-        self.tlsf.lock().unwrap_or_else(PoisonError::into_inner).allocate(layout)
+        self.tlsf.lock().unwrap_or_else(PoisonError::into_inner).allocate(layout).map(Address)
     }
 
     #[inline(always)]
-    fn payload(&self, block: Self::Block) -> NonNull<u8> {
-        block
+    fn payload<'h>(&'h self, block: &mut Self::Block<'h>) -> NonNull<u8> {
+        block.0
     }
 
     #[inline(always)]
-    unsafe fn free(&self, block: Self::Block, _bytes: usize) -> bool {
+    unsafe fn free<'h>(&'h self, block: Self::Block<'h>, _bytes: usize) -> bool {
         let mut tlsf = self.tlsf.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller hands back a live block of this pool, allocated with ALIGN.
-        unsafe { tlsf.deallocate(block, ALIGN) };
+        unsafe { tlsf.deallocate(block.0, ALIGN) };
         true
     }
 }

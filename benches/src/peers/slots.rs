@@ -1,61 +1,78 @@
-//! The price of the loop itself: fixed slots, a private stack of free ones, no search, no lock.
+//! The price of the loop itself: slots of one size, a private stack of free ones per thread, no
+//! search, no lock.
 
-use std::cell::RefCell;
-use std::ptr::NonNull;
+use std::cell::Cell;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
-use uuid::Uuid;
 
 use super::arena::Arena;
-use crate::heap::Heap;
+use crate::heap::{Address, Heap, Setup};
 
-/// The largest request; a multiple of the cache line.
-const SLOT_BYTES: usize = 576;
+/// Slots are multiples of the cache line.
+const LINE_BYTES: usize = 64;
 
-/// A single-threaded stack of slots, last freed first.
+thread_local! {
+    /// The last slot that this thread freed; each free slot begins with the address of the next.
+    /// One heap per process, so it need not say whose.
+    static FREE: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// Slots that are taken from an arena one after the other, and reused by whoever freed them.
 pub struct Slots {
-    free: RefCell<Vec<NonNull<u8>>>,
-    _arena: Arena,
+    slot_bytes: usize,
+    count: usize,
+    taken: AtomicUsize,
+    arena: Arena,
 }
 
 impl Slots {
-    /// Lays out `count` slots.
-    ///
-    /// # Errors
-    /// When the memory for them cannot be had.
-    pub fn with_count(count: usize) -> Result<Self> {
-        let arena = Arena::map(count * SLOT_BYTES)?;
-        // SAFETY: slot `i` lies inside the arena of `count` slots.
-        let slot = |i| unsafe { arena.start().add(i * SLOT_BYTES) };
-        let free = (0..count).rev().map(slot).collect();
-        Ok(Self { free: RefCell::new(free), _arena: arena })
+    /// Takes a slot that nobody used before.
+    #[cold]
+    fn fresh(&self) -> Option<Address> {
+        // Relaxed: a ticket, orders nothing.
+        let ticket = self.taken.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: slot `ticket` lies inside the arena of `count` slots.
+        let slot = || unsafe { self.arena.start().add(ticket * self.slot_bytes) };
+        (ticket < self.count).then(|| Address(slot()))
     }
 }
 
 impl Heap for Slots {
-    type Block = NonNull<u8>;
+    type Block<'h> = Address;
 
-    fn create(_id: Uuid, segment_bytes: usize) -> Result<Self> {
-        ensure!(segment_bytes >= SLOT_BYTES, "no room for a single slot");
-        Self::with_count(segment_bytes / SLOT_BYTES)
+    const FIXED: bool = true;
+
+    fn create(setup: &Setup) -> Result<Self> {
+        let slot_bytes = setup.request_bytes_max.next_multiple_of(LINE_BYTES);
+        let count = setup.segment_bytes / slot_bytes;
+        ensure!(count > 0, "no room for a single slot");
+        let arena = Arena::map(setup.segment_bytes)?;
+        Ok(Self { slot_bytes, count, taken: AtomicUsize::new(0), arena })
     }
 
     #[inline(always)]
-    fn alloc(&self, bytes: usize) -> Option<Self::Block> {
-        if bytes > SLOT_BYTES {
+    fn alloc(&self, bytes: usize) -> Option<Self::Block<'_>> {
+        if bytes > self.slot_bytes {
             return None;
         }
-        self.free.borrow_mut().pop()
+        let Some(slot) = NonNull::new(FREE.get()) else { return self.fresh() };
+        // SAFETY: a free slot begins with the next one's address, written by `free`.
+        FREE.set(unsafe { slot.cast::<*mut u8>().read() });
+        Some(Address(slot))
     }
 
     #[inline(always)]
-    fn payload(&self, block: Self::Block) -> NonNull<u8> {
-        block
+    fn payload<'h>(&'h self, block: &mut Self::Block<'h>) -> NonNull<u8> {
+        block.0
     }
 
     #[inline(always)]
-    unsafe fn free(&self, block: Self::Block, _bytes: usize) -> bool {
-        self.free.borrow_mut().push(block);
+    unsafe fn free<'h>(&'h self, block: Self::Block<'h>, _bytes: usize) -> bool {
+        // SAFETY: the slot is the caller's, at least a line long, and aligned to one.
+        unsafe { block.0.cast::<*mut u8>().write(FREE.get()) };
+        FREE.set(block.0.as_ptr());
         true
     }
 }

@@ -3,35 +3,36 @@
 use std::ptr::NonNull;
 
 use anyhow::Result;
-use uuid::Uuid;
 
-use crate::heap::Heap;
+use crate::heap::{Address, Heap, Setup};
 
 /// The process-wide malloc.
 pub struct System;
 
 impl Heap for System {
-    type Block = NonNull<u8>;
+    type Block<'h> = Address;
 
-    fn create(_id: Uuid, _segment_bytes: usize) -> Result<Self> {
+    const FIXED: bool = false;
+
+    fn create(_setup: &Setup) -> Result<Self> {
         Ok(Self)
     }
 
     #[inline(always)]
-    fn alloc(&self, bytes: usize) -> Option<Self::Block> {
+    fn alloc(&self, bytes: usize) -> Option<Self::Block<'_>> {
         // SAFETY: malloc may be called with any size from any thread.
-        NonNull::new(unsafe { libc::malloc(bytes) }).map(NonNull::cast)
+        Address::of(unsafe { libc::malloc(bytes) })
     }
 
     #[inline(always)]
-    fn payload(&self, block: Self::Block) -> NonNull<u8> {
-        block
+    fn payload<'h>(&'h self, block: &mut Self::Block<'h>) -> NonNull<u8> {
+        block.0
     }
 
     #[inline(always)]
-    unsafe fn free(&self, block: Self::Block, _bytes: usize) -> bool {
+    unsafe fn free<'h>(&'h self, block: Self::Block<'h>, _bytes: usize) -> bool {
         // SAFETY: the caller hands back a live block from malloc.
-        unsafe { libc::free(block.as_ptr().cast()) };
+        unsafe { libc::free(block.0.as_ptr().cast()) };
         true
     }
 }

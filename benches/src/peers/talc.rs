@@ -7,10 +7,9 @@ use anyhow::{Result, ensure};
 use parking_lot::RawMutex;
 use talc::TalcLock;
 use talc::source::Manual;
-use uuid::Uuid;
 
 use super::arena::Arena;
-use crate::heap::Heap;
+use crate::heap::{Address, Heap, Setup};
 
 /// The alignment asked for: that of malloc.
 const ALIGN: usize = 16;
@@ -23,34 +22,36 @@ pub struct Talc {
 }
 
 impl Heap for Talc {
-    type Block = NonNull<u8>;
+    type Block<'h> = Address;
 
-    fn create(_id: Uuid, segment_bytes: usize) -> Result<Self> {
-        let arena = Arena::map(segment_bytes)?;
+    const FIXED: bool = true;
+
+    fn create(setup: &Setup) -> Result<Self> {
+        let arena = Arena::map(setup.segment_bytes)?;
         let talc = TalcLock::new(Manual);
         // SAFETY: the region belongs to this talc alone and is unmapped after it is dropped.
-        let end = unsafe { talc.lock().claim(arena.start().as_ptr(), segment_bytes) };
+        let end = unsafe { talc.lock().claim(arena.start().as_ptr(), setup.segment_bytes) };
         ensure!(end.is_some(), "talc refuses the arena");
         Ok(Self { talc, _arena: arena })
     }
 
     #[inline(always)]
-    fn alloc(&self, bytes: usize) -> Option<Self::Block> {
+    fn alloc(&self, bytes: usize) -> Option<Self::Block<'_>> {
         let layout = Layout::from_size_align(bytes, ALIGN).ok()?;
         // SAFETY: no workload asks for zero bytes.
-        unsafe { self.talc.lock().allocate(layout) }
+        unsafe { self.talc.lock().allocate(layout) }.map(Address)
     }
 
     #[inline(always)]
-    fn payload(&self, block: Self::Block) -> NonNull<u8> {
-        block
+    fn payload<'h>(&'h self, block: &mut Self::Block<'h>) -> NonNull<u8> {
+        block.0
     }
 
     #[inline(always)]
-    unsafe fn free(&self, block: Self::Block, bytes: usize) -> bool {
+    unsafe fn free<'h>(&'h self, block: Self::Block<'h>, bytes: usize) -> bool {
         let Ok(layout) = Layout::from_size_align(bytes, ALIGN) else { return false };
         // SAFETY: the caller hands back a live block that was allocated with this layout.
-        unsafe { self.talc.lock().deallocate(block.as_ptr(), layout) };
+        unsafe { self.talc.lock().deallocate(block.0.as_ptr(), layout) };
         true
     }
 }

@@ -72,16 +72,17 @@ impl Cache {
     }
 
     /// Parks a held block of `len` granules for the guard that owns it. False, and nothing is changed, when
-    /// it is too long, or the first one, or not held: [`put`](Self::put) tells these apart.
+    /// it is too long, or there is no place for it yet, or it is not held: [`put`](Self::put) tells these apart.
     ///
     /// Wait-free, no locked instruction.
     #[inline(always)]
     pub fn park<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32, len: u32) -> bool {
         let Some(magazine) = self.magazines.get_mut(len as usize) else { return false };
-        if park(sector, at, len).is_err() {
+        let Some(room) = magazine.room() else { return false };
+        if !park(sector, at, len) {
             return false;
         }
-        magazine.push(at);
+        room.fill(at);
         self.parked += len;
         true
     }
@@ -105,7 +106,13 @@ impl Cache {
             ack(sector, lane, at, State::Held)?;
             return Ok(false);
         }
-        park(sector, at, len)?;
+        if !park(sector, at, len) {
+            return Err(WrongState {
+                granule: at,
+                expected: State::Held,
+                seen: sector.seen_at(at),
+            });
+        }
         self.make_magazines(sector);
         self.keep(sector, at, len);
         Ok(true)
@@ -184,12 +191,12 @@ impl Cache {
         true
     }
 
-    /// Tells whether the cache is below its limit and memory is not short; if not, blocks should go back
-    /// now, by [`relieve`](Self::relieve).
+    /// Tells whether `more` granules stay within the limit, and memory is not short; if not, blocks should
+    /// go back now, by [`relieve`](Self::relieve).
     #[inline(always)]
     #[must_use]
-    pub fn has_room<H: Headers>(&self, sector: &Sector<'_, H>) -> bool {
-        self.parked <= self.limit && sector.pressure() == self.pressure
+    pub fn has_room<H: Headers>(&self, sector: &Sector<'_, H>, more: u32) -> bool {
+        self.parked + more <= self.limit && sector.pressure() == self.pressure
     }
 
     /// Gives blocks back: half of the limit or 256 blocks, whichever is less, the oldest of each length
@@ -198,7 +205,12 @@ impl Cache {
     /// Returns how many blocks went. Lock-free, bounded.
     #[cold]
     #[inline(never)]
-    pub fn relieve<H: Headers>(&mut self, sector: &Sector<'_, H>, lane: &Lane<'_>, most: u32) -> u32 {
+    pub fn relieve<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        lane: &Lane<'_>,
+        most: u32,
+    ) -> u32 {
         let pressure = sector.pressure();
         if pressure != self.pressure {
             self.pressure = pressure;

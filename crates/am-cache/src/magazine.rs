@@ -5,27 +5,46 @@ use alloc::vec::Vec;
 /// Most blocks that one refill carves.
 const BATCH_MAX: u32 = 64;
 
+/// Room for heads that a magazine begins with; it doubles from there.
+const ROOM_FIRST: usize = 16;
+
 /// Heads of parked blocks of one exact length, newest last.
 #[derive(Debug, Default)]
 pub(crate) struct Magazine {
-    heads: Vec<u32>,
+    /// The first `count` are heads; the others are room.
+    slots: Vec<u32>,
+    count: usize,
     /// Blocks that the next refill asks for, as a power of two.
     batch_log: u8,
 }
 
 impl Magazine {
-    #[inline]
+    #[inline(always)]
     pub fn pop(&mut self) -> Option<u32> {
-        self.heads.pop()
+        let count = self.count.checked_sub(1)?;
+        let head = *self.slots.get(count)?;
+        self.count = count;
+        Some(head)
     }
 
-    #[inline]
+    /// Room for one more head, if there is some.
+    #[inline(always)]
+    pub fn room(&mut self) -> Option<Room<'_>> {
+        Some(Room { slot: self.slots.get_mut(self.count)?, count: &mut self.count })
+    }
+
+    /// Puts a head, and makes room for it first.
     pub fn push(&mut self, head: u32) {
-        self.heads.push(head);
+        if self.count == self.slots.len() {
+            self.slots.resize((2 * self.count).max(ROOM_FIRST), 0);
+        }
+        if let Some(room) = self.room() {
+            room.fill(head);
+        }
     }
 
     pub fn len(&self) -> u32 {
-        self.heads.len() as u32
+        self.count as u32
     }
 
     /// How many blocks a refill asks for now; twice as many the next time.
@@ -49,7 +68,23 @@ impl Magazine {
 
     /// Moves the `count` oldest heads to `into`.
     pub fn take_oldest(&mut self, count: u32, into: &mut Vec<u32>) {
-        let count = (count as usize).min(self.heads.len());
-        into.extend(self.heads.drain(..count));
+        let count = (count as usize).min(self.count);
+        into.extend_from_slice(&self.slots[..count]);
+        self.slots.copy_within(count..self.count, 0);
+        self.count -= count;
+    }
+}
+
+/// A free place in a magazine.
+pub(crate) struct Room<'m> {
+    slot: &'m mut u32,
+    count: &'m mut usize,
+}
+
+impl Room<'_> {
+    #[inline(always)]
+    pub fn fill(self, head: u32) {
+        *self.slot = head;
+        *self.count += 1;
     }
 }

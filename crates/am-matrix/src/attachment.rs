@@ -4,9 +4,11 @@ use crate::arena::Arena;
 use crate::error::Error;
 use crate::lanes::{CACHED_SECTORS, Lanes};
 use crate::liveness::Liveness;
+use am_cache::Cache;
 use am_layout::ROSTER_AT_BYTES;
 use am_layout::roster::{
-    LANES, LINE_WORDS, ROSTER_WORDS, Roster, RosterLane, SHARED, SLOTS, SLOTS_AT, SlotState,
+    LANES, LINE_WORDS, RECOVERER, ROSTER_WORDS, Roster, RosterLane, SHARED, SLOTS, SLOTS_AT,
+    SlotState,
 };
 use crossbeam_utils::CachePadded;
 use std::io;
@@ -125,10 +127,10 @@ impl Attachment {
     /// Claims a lane for the calling thread; `None` when all are taken.
     pub(crate) fn claim_lane(
         &self,
-        len_max: [u32; CACHED_SECTORS],
+        caches: [Cache; CACHED_SECTORS],
     ) -> Option<(RosterLane<'static>, Arc<CachePadded<Lanes>>)> {
         let lane = self.roster.claim(LANES_FOR_RECOVERY..LANES_FOR_THREADS, self.owner())?;
-        let lanes = Arc::new(Lanes::of(lane, len_max));
+        let lanes = Arc::new(Lanes::of(lane, caches));
         self.threads().live.push(lanes.clone());
         Some((lane, lanes))
     }
@@ -186,7 +188,8 @@ impl Attachment {
 
     /// How many threads, of all participants, have a lane: an estimate, never 0.
     pub(crate) fn lanes_in_use(&self) -> u32 {
-        (self.roster.lanes().filter(|lane| lane.owner() != 0).count() as u32).max(1)
+        let threads = self.roster.lanes().filter(|lane| (1..RECOVERER).contains(&lane.owner()));
+        (threads.count() as u32).max(1)
     }
 
     fn threads(&self) -> std::sync::MutexGuard<'_, Threads> {
@@ -273,7 +276,8 @@ fn next_id() -> u32 {
     static LAST_ID: AtomicU32 = AtomicU32::new(0);
     // Relaxed: only uniqueness matters. After four billion attachments, one in a microsecond, an hour
     // has passed in doing nothing else; then this process must not attach any more.
-    let next = LAST_ID.fetch_update(Relaxed, Relaxed, |id| id.checked_add(1).filter(|&id| id < u32::MAX));
+    let next =
+        LAST_ID.fetch_update(Relaxed, Relaxed, |id| id.checked_add(1).filter(|&id| id < u32::MAX));
     next.expect("a process attaches less than four billion times") + 1
 }
 

@@ -76,10 +76,13 @@ impl<'m> Block<'m> {
         self.matrix.usable_bytes_at(self.place)
     }
 
-    pub(crate) fn place(&self) -> Place {
-        self.place
+    /// Where the block lies, for who frees it by other means.
+    #[inline(always)]
+    pub(crate) fn into_place(self) -> Place {
+        ManuallyDrop::new(self).place
     }
 
+    #[inline]
     pub(crate) fn belongs_to(&self, matrix: &Matrix) -> bool {
         std::ptr::eq(self.matrix.arena(), matrix.arena())
     }
@@ -156,12 +159,12 @@ impl DerefMut for Block<'_> {
 }
 
 impl Drop for Block<'_> {
+    // By value: were the guard's address passed, it would have to lie in memory wherever it might be
+    // dropped, and every move of it would wait for its fields to be stored.
     #[inline(always)]
     fn drop(&mut self) {
         // A child of fork drops its copy of a guard here; the block stays its parent's.
-        if !self.matrix.park_small(self.place) {
-            self.matrix.free_or_count(self.place);
-        }
+        self.matrix.release(self.place);
     }
 }
 

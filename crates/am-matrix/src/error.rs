@@ -104,6 +104,12 @@ pub enum Error {
         /// Payload bytes asked for.
         requested_bytes: u64,
     },
+    /// Every block of the pool is in use, or kept by other threads for their next use.
+    #[error("the pool of {capacity} blocks is empty")]
+    PoolEmpty {
+        /// Blocks that the pool was made with.
+        capacity: u64,
+    },
     /// A block has another size than the type needs.
     #[error("the block at {offset} has {bytes} bytes, the type {expected_bytes}")]
     WrongSize {

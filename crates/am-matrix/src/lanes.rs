@@ -1,7 +1,8 @@
 //! What a thread has in an attachment: its lanes and its caches, claimed at its first call.
 
 use crate::error::Error;
-use crate::matrix::{Inner, Part};
+use crate::matrix::Inner;
+use crate::part::Part;
 use am_cache::Cache;
 use am_layout::SECTORS;
 use am_layout::roster::RosterLane;
@@ -15,8 +16,8 @@ use std::sync::{Arc, Weak};
 /// Sectors whose blocks are cached: the small and the medium one. Large blocks cost more to touch
 /// than to carve.
 pub(crate) const CACHED_SECTORS: usize = 2;
-/// Granules that a cache parks at first.
-const LIMIT_FIRST: u32 = 4096;
+/// Granules that a cache parks at first, at the most.
+pub(crate) const LIMIT_FIRST: u32 = 4096;
 
 /// One thread's lanes and caches, one per sector, and how many blocks its guards hold.
 #[derive(Debug)]
@@ -35,28 +36,27 @@ pub(crate) struct Lanes {
 unsafe impl Sync for Lanes {}
 
 impl Lanes {
-    /// Lanes that tell by a roster's lane, which this thread claimed, and caches for blocks of up to
-    /// `len_max` granules.
+    /// Lanes that tell by a roster's lane, which this thread claimed, and empty caches.
     pub(crate) fn of(
         lane: RosterLane<'static>,
-        len_max: [u32; CACHED_SECTORS],
+        caches: [Cache; CACHED_SECTORS],
     ) -> CachePadded<Self> {
         let lanes = std::array::from_fn(|sector| Lane::telling(lane.intent(sector)));
-        Self::with(lanes, len_max, false)
+        Self::with(lanes, caches, false)
     }
 
     /// Lanes for all threads that have none of their own; they have no cache.
     pub(crate) fn shared(lane: RosterLane<'static>) -> CachePadded<Self> {
         let lanes = std::array::from_fn(|sector| Lane::sharing(lane.intent(sector)));
-        Self::with(lanes, [0; CACHED_SECTORS], true)
+        Self::with(lanes, [const { Cache::new(0, 0) }; CACHED_SECTORS], true)
     }
 
     fn with(
         lanes: [Lane<'static>; SECTORS],
-        len_max: [u32; CACHED_SECTORS],
+        caches: [Cache; CACHED_SECTORS],
         shared: bool,
     ) -> CachePadded<Self> {
-        let caches = UnsafeCell::new(len_max.map(|len_max| Cache::new(len_max, LIMIT_FIRST)));
+        let caches = UnsafeCell::new(caches);
         CachePadded::new(Self { caches, lanes, held: AtomicU32::new(0), shared })
     }
 
@@ -103,7 +103,8 @@ impl Lanes {
     /// As [`with_cache`](Self::with_cache).
     pub(crate) unsafe fn give_back(&self, parts: &[Option<Part<'_>>; SECTORS]) {
         for part in parts.iter().flatten() {
-            let give_back = |cache: &mut Cache, lane: &Lane<'_>| cache.give_back(&part.sector, lane);
+            let give_back =
+                |cache: &mut Cache, lane: &Lane<'_>| cache.give_back(&part.sector, lane);
             // SAFETY: promised by the caller; the cache calls nothing but the sector.
             let back = unsafe { self.with_cache(part.id as usize, give_back) };
             self.hold(back.unwrap_or(0).wrapping_neg());

@@ -5,6 +5,9 @@
 //! * A [`Matrix`] routes each request to its sector and hands out blocks, either as guards
 //!   ([`Block`], [`TypedBlock`]) whose drop gives them back, or as an [`Offset`] that means the same
 //!   in every mapping.
+//! * Each thread keeps blocks that it freed in a cache of its own, for its next requests; a
+//!   [`ThreadCache`] is one to hold.
+//! * A [`Pool`] holds blocks of one type that are carved once and never searched for.
 //! * Each attached handle is a [`Participant`]. When its process dies, [`Matrix::recover`] gives back
 //!   what it held, and nothing else; how the dead are told from the living is [`Liveness`].
 //! * [`Matrix::stats`], [`Matrix::check`] and [`Matrix::heap_map`] look at it from outside.
@@ -39,10 +42,15 @@ mod error;
 mod lanes;
 mod liveness;
 mod matrix;
+mod part;
 mod plan;
+mod pool;
 mod recovery;
+mod release;
+mod request;
 mod resize;
 mod stats;
+mod thread_cache;
 
 pub use am_layout::{Geometry, Offset, RelativePtr, Seen, State};
 pub use arena::Arena;
@@ -51,5 +59,7 @@ pub use error::{Error, SectorId};
 pub use liveness::Liveness;
 pub use matrix::{Matrix, Spill};
 pub use plan::plan;
+pub use pool::{Pool, PoolBlock, PoolCache};
 pub use recovery::{Limbo, Participant, Recovery};
 pub use stats::{SectorStats, Stats, Violation};
+pub use thread_cache::ThreadCache;

@@ -3,7 +3,8 @@
 use crate::attachment::{Attachment, dead, leave, lock_byte, owner};
 use crate::error::SectorId;
 use crate::liveness::Liveness;
-use crate::matrix::{Matrix, Part};
+use crate::matrix::Matrix;
+use crate::part::Part;
 use am_layout::roster::{LANES, RECOVERER, Roster, RosterLane, SHARED, SLOTS, SlotState, Told};
 use am_layout::{GUARD_BYTES, SECTORS, Seen, State};
 use am_ripple::{Found, Recoverer};
@@ -231,7 +232,8 @@ impl<'f> Field<'f> {
                 };
                 let slot = part.sector.headers.owner(run.at).wrapping_sub(1);
                 if let Some(owned) = owned.get_mut(slot as usize) {
-                    let sums = if state == State::Held { &mut owned.held } else { &mut owned.cached };
+                    let sums =
+                        if state == State::Held { &mut owned.held } else { &mut owned.cached };
                     sums.blocks += 1;
                     sums.bytes += u64::from(len) << part.geometry.granule_shift;
                 }

@@ -2,7 +2,8 @@
 
 use crate::block::{Block, Place, TypedBlock};
 use crate::error::Error;
-use crate::matrix::{Matrix, Part};
+use crate::matrix::Matrix;
+use crate::part::Part;
 use am_layout::{Offset, Seen, State};
 use am_ripple::Want;
 use am_tlsf::Headers;
@@ -99,18 +100,22 @@ impl Matrix {
     ///
     /// Blocks of another matrix are given back to theirs.
     pub fn free_many<'m>(&'m self, blocks: impl IntoIterator<Item = Block<'m>>) {
-        let mut heads: [Vec<u32>; am_layout::SECTORS] = Default::default();
         // All of them first: an iterator may panic, and then they are dropped as they are.
         let blocks: Vec<Block<'m>> = blocks.into_iter().collect();
-        for block in blocks {
-            if !block.belongs_to(self) {
-                continue; // dropped, and so given back
-            }
-            let place = block.place();
-            heads[place.sector()].push(place.granule());
-            std::mem::forget(block);
-        }
+        let own = blocks.into_iter().filter_map(|block| {
+            // Those of another matrix are dropped, and so given back.
+            block.belongs_to(self).then(|| block.into_place())
+        });
+        self.free_places(own.collect());
+    }
+
+    /// Gives held blocks back that no guard has any more.
+    pub(crate) fn free_places(&self, places: Vec<Place>) {
         let Ok(lanes) = self.lanes() else { return };
+        let mut heads: [Vec<u32>; am_layout::SECTORS] = Default::default();
+        for place in places {
+            heads[place.sector()].push(place.granule());
+        }
         for part in self.parts() {
             let heads = &mut heads[part.id as usize];
             let lane = lanes.lane(part.id as usize);
@@ -142,7 +147,8 @@ impl Matrix {
         let lanes = self.lanes()?;
         let part = self.part_of(place);
         part.sector.headers.set_note(place.granule(), bytes as u64);
-        am_ripple::give(&part.sector, place.granule()).map_err(|wrong| self.not_held(place, wrong))?;
+        am_ripple::give(&part.sector, place.granule())
+            .map_err(|wrong| self.not_held(place, wrong))?;
         lanes.hold(1u32.wrapping_neg());
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! What a matrix can tell of itself: statistics, a check of every invariant, and a map.
 
 use crate::error::SectorId;
-use crate::matrix::{Matrix, Part};
+use crate::matrix::Matrix;
+use crate::part::Part;
 use am_layout::counter::Event;
 use am_layout::{Offset, Seen, State};
 use am_tlsf::{CHUNK_SHIFT, Cell, Run};

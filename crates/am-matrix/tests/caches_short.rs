@@ -169,7 +169,6 @@ fn caches_of_many_threads_together_keep_an_eighth_at_most() {
 
 /// An aligned block is there; nobody is short of memory.
 #[test]
-#[ignore = "an aligned request asks every cache for what it keeps before it has looked for a block"]
 fn aligned_request_that_is_served_leaves_the_caches_alone() {
     let matrix = matrix(4 << 20, 40, 30);
     drop(matrix.allocate(100).unwrap());

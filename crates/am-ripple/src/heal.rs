@@ -50,11 +50,23 @@ pub fn allocate<H: Headers>(
     lane: &Lane<'_>,
     want: &Want,
 ) -> Result<Carved, NoBlock> {
-    match sector.carve(lane, want) {
-        Some(carved) if carved.len == want.len() => Ok(carved),
-        Some(carved) => Ok(trim(sector, lane, carved, want)),
+    match allocate_by_hints(sector, lane, want) {
+        Some(carved) => Ok(carved),
         None => allocate_by_walking(sector, lane, want),
     }
+}
+
+/// Takes a block by the hints alone: the first half of [`allocate`].
+///
+/// `None` is no proof that nothing is free. Lock-free and bounded.
+#[inline]
+pub fn allocate_by_hints<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    want: &Want,
+) -> Option<Carved> {
+    let carved = sector.carve(lane, want)?;
+    if carved.len == want.len() { Some(carved) } else { Some(trim(sector, lane, carved, want)) }
 }
 
 #[cold]

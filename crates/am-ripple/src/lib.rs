@@ -60,6 +60,6 @@ pub use ack::{WrongState, ack, format, give, grow, shrink, take};
 #[doc(no_inline)]
 pub use am_tlsf::{Carved, Headers, Lane, Sector, Want};
 pub use bulk::{ack_many, split};
+pub use heal::{NoBlock, allocate, allocate_by_hints, repair};
 pub use park::{give_back_parked, park, park_allocated, park_unshared, unpark};
-pub use heal::{NoBlock, allocate, repair};
 pub use recover::{Found, Recoverer};

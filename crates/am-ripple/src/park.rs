@@ -13,24 +13,18 @@ use am_tlsf::{Headers, Lane, Sector};
 
 /// `HELD` → `CACHED`: the guard of a block of `len` granules leaves it to its thread's cache.
 ///
-/// Only for the guard that owns the block. Wait-free, no locked instruction.
-///
-/// # Errors
-/// [`WrongState`] when the word does not say so: somebody scribbled. Nothing is changed then.
+/// Only for the guard that owns the block. False, and nothing is changed, when the word does not say so:
+/// somebody scribbled. Wait-free, no locked instruction.
 #[inline(always)]
-pub fn park<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32) -> Result<(), WrongState> {
+#[must_use]
+pub fn park<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32) -> bool {
     let word = sector.word(at);
     if word.load_relaxed() != head(State::Held, len) {
-        return Err(wrong(sector, at, State::Held));
+        return false;
     }
     // Release: a recoverer that finds the block sees its owner. Nobody else changes the word.
     word.store(head(State::Cached, len));
-    Ok(())
-}
-
-#[cold]
-fn wrong<H: Headers>(sector: &Sector<'_, H>, at: u32, expected: State) -> WrongState {
-    WrongState { granule: at, expected, seen: sector.seen_at(at) }
+    true
 }
 
 /// `ALLOCATED` → `CACHED`: gives a block that no guard owns to the caller's cache. Of several callers

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use am_layout::guard::VERSION;
 
+use crate::pool::{self, HugePool};
+
 /// Why a segment could not be made, opened or destroyed.
 ///
 /// `path` is the segment's file. What has no name is described instead: `memfd:NAME` for a memfd,
@@ -132,13 +134,85 @@ pub enum Error {
         /// How often this call began anew.
         times: u32,
     },
-    /// The file system has no room for the segment.
+    /// The segment lies on huge pages, and is not a whole number of them.
+    #[error(
+        "{} lies on pages of {page_bytes} bytes, and {size_bytes} bytes are no multiple of that; \
+         the next one is {}", path.display(), size_bytes.next_multiple_of(*page_bytes)
+    )]
+    NotWholePages {
+        /// The segment's file.
+        path: PathBuf,
+        /// The size asked for, in bytes.
+        size_bytes: u64,
+        /// Size of one page, in bytes.
+        page_bytes: u64,
+    },
+    /// The kernel has no huge pages of that size.
+    #[error("the kernel has no huge pages of {page_bytes} bytes; it has sizes {known:?}")]
+    NoSuchPages {
+        /// The size of a page asked for, in bytes.
+        page_bytes: u64,
+        /// The sizes it has, in bytes; empty when it does not tell.
+        known: Vec<u64>,
+    },
+    /// The file lies on other pages than were asked for ([`Pages::Huge`](crate::Pages::Huge)).
+    #[error(
+        "{} has pages of {page_bytes} bytes, and not {}: these are to be had as a memfd, or on a \
+         hugetlbfs mount", path.display(), asked(*asked_bytes)
+    )]
+    OtherPages {
+        /// The segment's file.
+        path: PathBuf,
+        /// The size of a huge page asked for, in bytes; `None` when any would do.
+        asked_bytes: Option<u64>,
+        /// Size of the file's pages, in bytes.
+        page_bytes: u64,
+    },
+    /// The kernel's pool has too few huge pages for the segment, or the mount allows too few.
+    #[error(
+        "the {requested_bytes} bytes of {} take {} huge pages of {} bytes: {pool}",
+        path.display(), requested_bytes.div_ceil(pool.page_bytes), pool.page_bytes
+    )]
+    NoHugePages {
+        /// The segment's file.
+        path: PathBuf,
+        /// Size of the segment, in bytes.
+        requested_bytes: u64,
+        /// What the pool has.
+        pool: Box<HugePool>,
+    },
+    /// The file system has no room for the segment, or the machine no memory.
     #[error("no space for the {requested_bytes} bytes of {}", path.display())]
     NoSpace {
         /// The segment's file.
         path: PathBuf,
         /// Size of the segment, in bytes.
         requested_bytes: u64,
+    },
+    /// A range of bytes is reversed, or does not lie within the segment.
+    #[cfg(feature = "numa")]
+    #[error("{range:?} is no range of the {len_bytes} bytes of {}", path.display())]
+    BadRange {
+        /// The segment's file.
+        path: PathBuf,
+        /// The range given, in bytes.
+        range: std::ops::Range<u64>,
+        /// Length of the segment, in bytes.
+        len_bytes: u64,
+    },
+    /// There is no such NUMA node, or it has no memory that this process may use.
+    #[cfg(feature = "numa")]
+    #[error(
+        "pages of {} cannot come from NUMA node {node}: nodes with memory are {with_memory}",
+        path.display()
+    )]
+    NoSuchNode {
+        /// The segment's file.
+        path: PathBuf,
+        /// The node asked for.
+        node: u32,
+        /// The nodes with memory, as the kernel lists them (`0-1,3`).
+        with_memory: String,
     },
     /// The segment has no name: it is a memfd or an attached descriptor.
     #[error("{} has no name in the file system", path.display())]
@@ -187,9 +261,25 @@ impl Error {
         }
     }
 
+    /// Has a lack of huge pages for a part of the segment speak of all its `size_bytes`.
+    pub(crate) fn of_whole(mut self, size_bytes: u64) -> Self {
+        if let Self::NoHugePages { requested_bytes, .. } = &mut self {
+            *requested_bytes = size_bytes;
+        }
+        self
+    }
+
+    pub(crate) fn no_such_pages(page_bytes: u64) -> Self {
+        Self::NoSuchPages { page_bytes, known: pool::page_sizes() }
+    }
+
     pub(crate) fn version(path: &Path, seen: u32) -> Self {
         Self::Version { path: path.into(), seen, expected: VERSION }
     }
+}
+
+fn asked(page_bytes: Option<u64>) -> String {
+    page_bytes.map_or_else(|| "huge ones".into(), |bytes| format!("huge ones of {bytes}"))
 }
 
 /// Why a segment could not be made by a call that may format it: the segment's own trouble, or the

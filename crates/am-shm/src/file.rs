@@ -14,11 +14,18 @@ use nix::libc::off_t;
 use nix::unistd::geteuid;
 
 use crate::error::Error;
+use crate::pages::FilePages;
+use crate::pool;
 
 /// Bytes reserved by one call: small enough to finish between two signals.
 const RESERVE_BYTES: u64 = 16 << 20;
 /// Most interruptions by signals that one such call may suffer.
 const INTERRUPTS_MAX: u32 = 1_000;
+
+/// Unit of the blocks that `stat` counts, in bytes.
+const BLOCK_BYTES: u64 = 512;
+/// The sticky bit: see [`is_unborn`].
+const UNBORN: u32 = 0o1000;
 
 /// Which file it is, whatever names it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,13 +191,48 @@ pub(crate) fn resize(file: &File, path: &Path, size_bytes: u64) -> Result<(), Er
         .map_err(|cause| Error::space("set the size of", path, size_bytes, cause))
 }
 
+/// Cuts a file of huge pages down to nothing and gives it one page of zeroes, [unborn](is_unborn)
+/// until [`set_mode`].
+///
+/// Somebody else's file cannot be marked so. If its formatter dies before the guard is written, the
+/// file is refused from then on, for nothing tells it from a file of zeroes.
+pub(crate) fn renew_unborn(
+    file: &File,
+    path: &Path,
+    mode: u32,
+    page_bytes: u64,
+) -> Result<(), Error> {
+    set_mode(file, path, mode | UNBORN)?;
+    file.set_len(0)
+        .and_then(|()| file.set_len(page_bytes))
+        .map_err(|cause| Error::syscall("set the size of", path, cause))
+}
+
+/// Tells whether a file of huge pages has its first page and no guard yet.
+///
+/// Such a file cannot be written to, only be mapped, which takes a size first. So it bears the
+/// sticky bit, which means nothing else on a file, from before it has a size until it has a guard:
+/// whoever finds it with nothing but zeroes knows that they are nobody's.
+pub(crate) fn is_unborn(file: &File, path: &Path) -> Result<bool, Error> {
+    Ok(stat(file, path)?.mode() & UNBORN != 0 && FilePages::of(file, path)?.huge)
+}
+
+/// Bytes that exist of the file, in whole blocks.
+pub(crate) fn allocated_bytes(file: &File, path: &Path) -> Result<u64, Error> {
+    Ok(stat(file, path)?.blocks() * BLOCK_BYTES)
+}
+
 /// Allocates every page of the file.
 pub(crate) fn reserve(file: &File, path: &Path, size_bytes: u64) -> Result<(), Error> {
     let mut from = 0;
     while from < size_bytes {
         let len = RESERVE_BYTES.min(size_bytes - from);
-        reserve_slice(file, from as off_t, len as off_t)
-            .map_err(|errno| Error::space("reserve the pages of", path, size_bytes, errno))?;
+        reserve_slice(file, from as off_t, len as off_t).map_err(|errno| {
+            let lacks = [Errno::ENOSPC, Errno::ENOMEM];
+            pool::lack(file, path, size_bytes, errno.into(), &lacks, |cause| {
+                Error::space("reserve the pages of", path, size_bytes, cause)
+            })
+        })?;
         from += len;
     }
     Ok(())

@@ -16,12 +16,14 @@ use am_layout::guard::{
 };
 
 use crate::error::Error;
+use crate::file;
 use crate::mapping::Mapping;
 
 /// What the first bytes of a file say. Without the lock it is an allegation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// No bytes: just created, by somebody who has not locked yet or died before.
+    /// No bytes, or [unborn](file::is_unborn): just created, by somebody who has not locked yet or
+    /// died before the guard was written.
     Empty,
     /// Ours, and not ready: being formatted, or left half-way.
     Half {
@@ -50,7 +52,10 @@ impl Seen {
             .map_err(|cause| Error::syscall("read the init guard of", path, cause))?;
         Ok(match len {
             0 => Self::Empty,
-            GUARD_BYTES => Self::judge(decode(&bytes)),
+            GUARD_BYTES => match Self::judge(decode(&bytes)) {
+                Self::Foreign { magic: 0 } if file::is_unborn(file, path)? => Self::Empty,
+                seen => seen,
+            },
             _ => Self::Truncated { len_bytes: len as u64 },
         })
     }
@@ -104,6 +109,17 @@ pub(crate) fn begin(file: &File, takeovers: u32) -> io::Result<()> {
     words[VERSION_AT] = VERSION;
     words[TAKEOVERS_AT] = takeovers;
     file.write_all_at(&encode(words), 0)
+}
+
+/// Writes a guard that says FORMATTING to a file that can only be mapped. The caller holds the lock,
+/// and the file is [unborn](file::is_unborn).
+pub(crate) fn begin_mapped(mapping: &Mapping, takeovers: u32) {
+    let words = guard_words(mapping);
+    words[TAKEOVERS_AT].store(takeovers);
+    words[VERSION_AT].store(VERSION);
+    words[STATE].store(FORMATTING);
+    // Last: without it the file counts as unborn, with it as half formatted, whatever it holds.
+    words[MAGIC_AT].store(MAGIC);
 }
 
 /// Says READY: everything that this thread wrote before is visible to whoever sees it.

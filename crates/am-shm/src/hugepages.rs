@@ -1,25 +1,36 @@
-//! Transparent huge pages: asking for them, and telling what came of it.
+//! Huge pages: asking for transparent ones, and telling what came of it.
 //!
 //! `madvise` succeeds whether or not the kernel will ever use huge pages for the mapping, so the
 //! report asks the kernel about this very mapping instead (`THPeligible` in `/proc/self/smaps`).
 
 use std::fs::{File, read_to_string};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use memmap2::Advice;
 use nix::sys::stat::{major, minor};
 
 use crate::mapping::Mapping;
+use crate::pages::{FilePages, Pages};
+use crate::smaps::Smaps;
 
 const THP_DIR: &str = "/sys/kernel/mm/transparent_hugepage";
 
-/// What came of [`Options::hugepages`](crate::Options::hugepages).
+/// Which huge pages a segment has, and what came of asking for them
+/// ([`Options::pages`](crate::Options::pages)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hugepages {
-    /// Nobody asked.
+    /// Every page is a huge one from the kernel's pool, of so many bytes: the segment lies on a
+    /// hugetlbfs, or is a memfd of huge pages. So whether asked for or not.
+    Huge {
+        /// Size of one page, in bytes.
+        page_bytes: u64,
+    },
+    /// Nobody asked, and the pages are small.
     NotAsked,
-    /// The kernel may back the mapping with huge pages as they are to be had.
+    /// The kernel took the advice and may back the mapping with transparent huge pages, as they are
+    /// to be had.
     Eligible,
     /// The kernel took the advice and will not act on it.
     Ignored {
@@ -46,59 +57,36 @@ pub(crate) enum Advised {
     Refused(i32),
 }
 
-/// Advises huge pages, if `wanted`; before anybody touches the pages.
-pub(crate) fn advise(mapping: &Mapping, wanted: bool) -> Advised {
-    if !wanted {
+/// Advises transparent huge pages, if these are asked for; before anybody touches the pages.
+pub(crate) fn advise(mapping: &Mapping, pages: Pages) -> Advised {
+    if pages != Pages::Transparent {
         return Advised::NotAsked;
     }
-    match mapping.advise(Advice::HugePage) {
+    match mapping.advise(Advice::HugePage, 0, mapping.len()) {
         Ok(()) => Advised::Asked,
         Err(cause) => Advised::Refused(cause.raw_os_error().unwrap_or(0)),
     }
 }
 
-/// Touches every page through the advised mapping. Reserving through the descriptor alone would
-/// fill the file with small pages, which stay small.
-///
-/// Whatever fails here, the reserving that follows meets again and reports.
-pub(crate) fn populate(mapping: &Mapping) {
-    let _ = mapping.advise(Advice::PopulateWrite);
-}
-
 /// Tells what the kernel makes of the advice now.
 pub(crate) fn report(advised: Advised, mapping: &Mapping, file: &File) -> Hugepages {
+    if let Ok(FilePages { huge: true, page_bytes }) = FilePages::of(file, Path::new("")) {
+        return Hugepages::Huge { page_bytes };
+    }
     match advised {
         Advised::NotAsked => return Hugepages::NotAsked,
         Advised::Refused(errno) => return Hugepages::Refused { errno },
         Advised::Asked => {}
     }
-    let smaps = match read_to_string("/proc/self/smaps") {
-        Ok(smaps) => smaps,
+    let told = match Smaps::of(mapping) {
+        Ok(told) => told,
         Err(cause) => return Hugepages::Unknown { reason: format!("/proc/self/smaps: {cause}") },
     };
-    match is_eligible(&smaps, mapping.as_ptr().addr()) {
+    match told.eligible {
         Some(true) => Hugepages::Eligible,
         Some(false) => Hugepages::Ignored { reason: settings(mapping, file) },
         None => Hugepages::Unknown { reason: "/proc/self/smaps has no THPeligible".into() },
     }
-}
-
-/// Reads `THPeligible` of the mapping around `address`.
-fn is_eligible(smaps: &str, address: usize) -> Option<bool> {
-    let around = |line: &str| address_range(line).is_some_and(|range| range.contains(&address));
-    smaps
-        .lines()
-        .skip_while(|line| !around(line))
-        .skip(1)
-        .take_while(|line| address_range(line).is_none())
-        .find_map(|line| line.strip_prefix("THPeligible:"))
-        .map(|value| value.trim() != "0")
-}
-
-/// The address range that begins a header line of smaps; other lines begin with a keyword.
-fn address_range(line: &str) -> Option<std::ops::Range<usize>> {
-    let (start, end) = line.split(' ').next()?.split_once('-')?;
-    Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
 }
 
 /// The settings that decide about huge pages of `file`, for a person to change.
@@ -152,27 +140,6 @@ fn describe_mount(mountinfo: &str, device: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SMAPS: &str = "\
-7f0000000000-7f0000400000 rw-s 00000000 00:1a 5    /dev/shm/a
-Size:               4096 kB
-THPeligible:           1
-7f0000400000-7f0000800000 rw-s 00000000 00:1a 6    /dev/shm/b
-Size:               4096 kB
-THPeligible:           0
-7f0000800000-7f0000c00000 rw-s 00000000 00:1a 7    /dev/shm/c
-Size:               4096 kB
-7f0000c00000-7f0000d00000 rw-s 00000000 00:1a 8    /dev/shm/d
-THPeligible:           1
-";
-
-    #[test]
-    fn smaps_with_several_mappings_answers_for_the_one_asked() {
-        assert_eq!(is_eligible(SMAPS, 0x7f00_0000_0000), Some(true));
-        assert_eq!(is_eligible(SMAPS, 0x7f00_0040_0000), Some(false));
-        assert_eq!(is_eligible(SMAPS, 0x7f00_0080_0000), None, "the next mapping's answer");
-        assert_eq!(is_eligible(SMAPS, 0x1000), None);
-    }
 
     #[test]
     fn mount_of_tmpfs_tells_its_huge_option() {

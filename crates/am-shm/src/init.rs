@@ -11,7 +11,9 @@ use crate::hugepages::{self, Advised};
 use crate::lock::{self, Attempt, GuardLock};
 use crate::mapping::Mapping;
 use crate::options::{Options, check_size};
+use crate::pages::FilePages;
 use crate::patience::Patience;
+use crate::prefault::{populate, prefault};
 
 /// How many pauses an empty file is given to get a formatter. Its creator locks it within
 /// microseconds, unless it died in between.
@@ -22,6 +24,8 @@ pub(crate) struct Opened {
     pub(crate) file: File,
     pub(crate) mapping: Mapping,
     pub(crate) advised: Advised,
+    #[cfg(feature = "numa")]
+    pub(crate) bound: Vec<crate::Bound>,
     pub(crate) formatted_here: bool,
 }
 
@@ -67,9 +71,9 @@ pub(crate) fn create<E>(
         Turn::Open(file) => Ok(map_ready(file, path, options)?),
         Turn::Format { claim, file, takeovers } => {
             size(&file, path, options, takeovers)?;
-            let (mapping, advised) = fill(&file, path, options, format)?;
+            let opened = fill(file, path, options, format)?;
             claim.keep();
-            Ok(Opened { file, mapping, advised, formatted_here: true })
+            Ok(opened)
         }
     }
 }
@@ -265,11 +269,22 @@ fn await_ready(
 
 /// Maps a file whose guard was seen to say READY.
 fn map_ready(file: File, path: &Path, options: &Options) -> Result<Opened, Error> {
+    options.pages.check(FilePages::of(&file, path)?, path)?;
     let len = check_size(file::stat(&file, path)?.len())?;
     let mapping = Mapping::new(&file, len, path)?;
     guard::require_ready(&mapping, path)?;
-    let advised = hugepages::advise(&mapping, options.hugepages);
-    Ok(Opened { file, mapping, advised, formatted_here: false })
+    let advised = hugepages::advise(&mapping, options.pages);
+    if options.prefault {
+        prefault(&mapping, &file, path)?;
+    }
+    Ok(Opened {
+        file,
+        mapping,
+        advised,
+        #[cfg(feature = "numa")]
+        bound: Vec::new(),
+        formatted_here: false,
+    })
 }
 
 /// Writes the guard of an unfinished file and gives the file its mode and size.
@@ -279,6 +294,12 @@ pub(crate) fn size(
     options: &Options,
     takeovers: u32,
 ) -> Result<(), Error> {
+    let pages = FilePages::of(file, path)?;
+    options.pages.check(pages, path)?;
+    pages.check_size(options.size_bytes, path)?;
+    if pages.huge {
+        return size_huge(file, path, options, pages.page_bytes, takeovers);
+    }
     guard::begin(file, takeovers).map_err(|cause| {
         Error::space("write the init guard of", path, options.size_bytes, cause)
     })?;
@@ -286,22 +307,55 @@ pub(crate) fn size(
     file::resize(file, path, options.size_bytes)
 }
 
-/// Maps a file that has its size, has the caller format it, and says READY.
-pub(crate) fn fill<E>(
+/// The same for a file of huge pages: it can be mapped and not written to, and its size is always
+/// a multiple of a page's.
+fn size_huge(
     file: &File,
     path: &Path,
     options: &Options,
+    page_bytes: u64,
+    takeovers: u32,
+) -> Result<(), Error> {
+    file::renew_unborn(file, path, options.mode, page_bytes)?;
+    let first = Mapping::new(file, check_size(page_bytes)?, path)
+        // The page was set aside, but a limit of a control group may still forbid it: an error here.
+        .and_then(|first| prefault(&first, file, path).map(|()| first))
+        .map_err(|error| error.of_whole(options.size_bytes))?;
+    guard::begin_mapped(&first, takeovers);
+    file::set_mode(file, path, options.mode)?;
+    file.set_len(options.size_bytes)
+        .map_err(|cause| Error::space("set the size of", path, options.size_bytes, cause))
+}
+
+/// Maps a file that has its size, has the caller format it, and says READY.
+pub(crate) fn fill<E>(
+    file: File,
+    path: &Path,
+    options: &Options,
     format: impl FnOnce(&Mapping) -> Result<(), E>,
-) -> Result<(Mapping, Advised), InitError<E>> {
-    let mapping = Mapping::new(file, check_size(options.size_bytes)?, path)?;
-    let advised = hugepages::advise(&mapping, options.hugepages);
+) -> Result<Opened, InitError<E>> {
+    let mapping = Mapping::new(&file, check_size(options.size_bytes)?, path)?;
+    let advised = hugepages::advise(&mapping, options.pages);
+    #[cfg(feature = "numa")]
+    let bound = crate::numa::bind_all(&mapping, &file, path, &options.bind)?;
+    if options.prefault {
+        prefault(&mapping, &file, path)?;
+    } else if options.reserve && advised == Advised::Asked {
+        // Reserving through the descriptor alone would fill the file with small pages, which stay
+        // small. Whatever fails here, the reserving meets again and reports.
+        let _ = populate(&mapping);
+    }
     if options.reserve {
-        if advised == Advised::Asked {
-            hugepages::populate(&mapping);
-        }
-        file::reserve(file, path, options.size_bytes)?;
+        file::reserve(&file, path, options.size_bytes)?;
     }
     format(&mapping).map_err(InitError::Format)?;
     guard::publish(&mapping);
-    Ok((mapping, advised))
+    Ok(Opened {
+        file,
+        mapping,
+        advised,
+        #[cfg(feature = "numa")]
+        bound,
+        formatted_here: true,
+    })
 }

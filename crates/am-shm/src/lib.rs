@@ -73,6 +73,12 @@
 //! begins with our magic: an empty file may be formatted, for it holds nothing that could be lost,
 //! and anything else without the magic is [`Error::NotASegment`], zeroes included.
 //!
+//! On a hugetlbfs files can be mapped but not written to, so there the size comes first, of one page,
+//! and the guard second, through a mapping, its magic last. In between the file holds zeroes, and
+//! bears the sticky bit, set while it was still empty: a file with that bit, on a hugetlbfs, without
+//! the magic counts as empty. A takeover sets the bit again, cuts the file down to nothing, and goes
+//! on from there; if it dies before the guard is back, the count of takeovers begins anew.
+//!
 //! # Who is alive
 //!
 //! [`Segment::locks`] gives locks on single bytes of the file, for processes to tell by them
@@ -96,10 +102,22 @@
 //! - [`Locks::alive`] is a word that the kernel sets to 0 in every child, however made: a cheap way
 //!   to ask "is it still me?".
 //!
+//! # Pages
+//!
+//! | asked for | is | told by |
+//! |---|---|---|
+//! | [`Pages::Transparent`] | a wish to the kernel for huge pages, as they are to be had | [`Segment::hugepages`]; [`Residence::huge_bytes`] |
+//! | [`Pages::Huge`], for a memfd or on a hugetlbfs mount | a promise: all pages from the pool, set aside at mapping, or an error | [`Segment::hugepages`], [`Residence::page_bytes`] |
+//! | [`Options::reserve`] | a promise: the file's pages exist, for everybody, or [`Error::NoSpace`] | [`Residence::allocated_bytes`] |
+//! | [`Options::prefault`] | a promise for the moment: they are in this process's page tables, or an error; swapping takes them out | [`Residence::mapped_bytes`] |
+//! | `Options::bind`, `Segment::bind` (feature `numa`) | a promise on tmpfs, hugetlbfs and memfds, nothing elsewhere: pages that come later come from a node | `Bound`, `Segment::nodes` |
+//!
 //! # What can go wrong later
 //!
 //! Pages come as they are first touched. On a full file system that touch is a `SIGBUS`, unless
-//! [`Options::reserve`] allocated them all at the start. So is a touch beyond the end of a file
+//! [`Options::reserve`] allocated them all at the start. Huge pages of the pool are set aside at
+//! mapping; a touch may still be refused by a control group's limit or by a node they are bound to,
+//! a `SIGBUS` too, which `reserve` and `prefault` find out first. So is a touch beyond the end of a file
 //! that somebody cut short: a memfd made here is sealed against it, and [`Segment::sealed`] tells
 //! about one that was passed in; a named file is protected by its permissions alone, which is why
 //! another user's is refused ([`Error::ForeignOwner`]).
@@ -122,15 +140,29 @@ mod lock;
 mod locks;
 mod mapping;
 mod memfd;
+#[cfg(feature = "numa")]
+mod mempolicy;
+#[cfg(feature = "numa")]
+mod numa;
 mod options;
+mod pages;
 mod patience;
 mod place;
+mod pool;
+mod prefault;
+mod residence;
 mod segment;
+mod smaps;
 
 pub use error::{Error, InitError};
 pub use hugepages::Hugepages;
 pub use locks::Locks;
 pub use mapping::Mapping;
+#[cfg(feature = "numa")]
+pub use numa::{Binding, Bound, Nodes};
 pub use options::Options;
+pub use pages::Pages;
 pub use place::Place;
+pub use pool::HugePool;
+pub use residence::Residence;
 pub use segment::Segment;

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use am_layout::Word;
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use nix::errno::Errno;
 
 use crate::error::Error;
+use crate::pool;
 
 /// The bytes of a segment, mapped shared, readable and writable.
 ///
@@ -24,10 +26,12 @@ pub struct Mapping {
 impl Mapping {
     /// Maps the first `len` bytes of `file`.
     pub(crate) fn new(file: &File, len: usize, path: &Path) -> Result<Self, Error> {
-        let map = MmapOptions::new()
-            .len(len)
-            .map_raw(file)
-            .map_err(|cause| Error::syscall("map", path, cause))?;
+        let map = MmapOptions::new().len(len).map_raw(file).map_err(|cause| {
+            // Of huge pages, the kernel sets all aside here.
+            pool::lack(file, path, len as u64, cause, &[Errno::ENOMEM], |cause| {
+                Error::syscall("map", path, cause)
+            })
+        })?;
         Ok(Self { map: Arc::new(map) })
     }
 
@@ -74,9 +78,9 @@ impl Mapping {
         Some(unsafe { std::slice::from_raw_parts(first, count) })
     }
 
-    /// Advises the kernel about the whole mapping.
-    pub(crate) fn advise(&self, advice: Advice) -> std::io::Result<()> {
-        self.map.advise(advice)
+    /// Advises the kernel about `len` bytes from `from` on, a multiple of the page size.
+    pub(crate) fn advise(&self, advice: Advice, from: usize, len: usize) -> std::io::Result<()> {
+        self.map.advise_range(advice, from, len)
     }
 }
 

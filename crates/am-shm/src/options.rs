@@ -5,14 +5,15 @@ use std::time::Duration;
 use am_layout::guard::GUARD_BYTES;
 
 use crate::error::Error;
+use crate::pages::Pages;
 
 /// Most bytes that one mapping can have.
 const SIZE_BYTES_MAX: u64 = isize::MAX as u64;
 
 /// How a segment is made and opened.
 ///
-/// `size_bytes`, `mode` and `reserve` are used by whoever formats; an existing segment keeps what
-/// it has.
+/// `size_bytes`, `mode`, `reserve` and (feature `numa`) `bind` are used by whoever formats; an
+/// existing segment keeps what it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Size of the whole segment, guard included, in bytes: 16 to `isize::MAX`. Default 64 MiB.
@@ -20,13 +21,25 @@ pub struct Options {
     /// Permission bits of the file, set exactly, whatever the umask: within `0o777`, and at least
     /// `0o600`. Default `0o600`.
     pub mode: u32,
-    /// Allocate all pages when the segment is made, so that a full file system is
+    /// Allocate all pages of the file when the segment is made, so that a full file system is
     /// [`Error::NoSpace`] then and not a `SIGBUS` at some later write. Default off: pages come as
     /// they are first touched.
+    ///
+    /// The file has its pages then, for everybody; each process still meets a page fault at its
+    /// first touch of each of them, which [`prefault`](Self::prefault) spares it.
     pub reserve: bool,
-    /// Ask for transparent huge pages; [`Segment::hugepages`](crate::Segment::hugepages) tells
-    /// what came of it. Default off.
-    pub hugepages: bool,
+    /// Enter all pages in this process's page tables when the segment is made or opened, as
+    /// [`Segment::prefault`](crate::Segment::prefault) does. Default off.
+    pub prefault: bool,
+    /// Which pages to have, transparent huge ones or the pool's;
+    /// [`Segment::hugepages`](crate::Segment::hugepages) tells what came of it. Default
+    /// [`Pages::Default`]: what the place gives.
+    pub pages: Pages,
+    /// Ranges of bytes to bind to NUMA nodes before any of their pages is touched, as
+    /// [`Segment::bind`](crate::Segment::bind) does; [`Segment::bound`](crate::Segment::bound)
+    /// tells what came of it. Default none.
+    #[cfg(feature = "numa")]
+    pub bind: Vec<crate::Binding>,
     /// How long to wait for another process's formatting. Default 10 s; zero means not at all.
     pub wait: Duration,
     /// Also accept a file of another user. Such a user can change or truncate the file at any
@@ -40,7 +53,10 @@ impl Default for Options {
             size_bytes: 64 << 20,
             mode: 0o600,
             reserve: false,
-            hugepages: false,
+            prefault: false,
+            pages: Pages::Default,
+            #[cfg(feature = "numa")]
+            bind: Vec::new(),
             wait: Duration::from_secs(10),
             any_owner: false,
         }

@@ -13,6 +13,7 @@ use crate::mapping::Mapping;
 use crate::memfd;
 use crate::options::Options;
 use crate::place::{Place, Target};
+use crate::prefault::prefault;
 
 /// A segment: one file, formatted and mapped shared.
 ///
@@ -28,6 +29,8 @@ pub struct Segment {
     /// Names the segment in errors.
     label: PathBuf,
     advised: Advised,
+    #[cfg(feature = "numa")]
+    pub(crate) bound: Vec<crate::Bound>,
     formatted_here: bool,
     options: Options,
 }
@@ -138,11 +141,37 @@ impl Segment {
         memfd::is_sealed(&self.file)
     }
 
-    /// What came of [`Options::hugepages`], as the kernel tells it now. Reads `/proc`, which takes
-    /// the longer the more this process has mapped.
+    /// Which huge pages the segment has and what came of [`Options::pages`], as the kernel tells it
+    /// now. May read `/proc`, which takes the longer the more this process has mapped.
     #[must_use]
     pub fn hugepages(&self) -> Hugepages {
         hugepages::report(self.advised, &self.mapping, &self.file)
+    }
+
+    /// Enters every page in this process's page tables, and makes those that the file lacks, so
+    /// that no later touch is a page fault. Changes no byte; others may be at work meanwhile.
+    ///
+    /// The kernel may still take pages away (swap, a file cut short), and each process has page
+    /// tables of its own. [`residence`](Self::residence) tells how much is mapped. On Linux before
+    /// 5.14 the pages are reserved and then read, so that on a disk's file system the first write
+    /// to each is still a fault.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] or [`Error::NoHugePages`] when there are not enough pages, and nothing
+    /// is undone; [`Error::Truncated`] when somebody cut the file short.
+    ///
+    /// ```
+    /// use am_shm::{Options, Place, Segment};
+    ///
+    /// let options = Options { size_bytes: 1 << 20, ..Options::default() };
+    /// let place = Place::Memfd("warm".into());
+    /// let segment = Segment::create(&place, &options, |_| Ok::<(), ()>(())).unwrap();
+    /// segment.prefault()?;
+    /// assert_eq!(segment.residence()?.mapped_bytes, 1 << 20);
+    /// # Ok::<(), am_shm::Error>(())
+    /// ```
+    pub fn prefault(&self) -> Result<(), Error> {
+        prefault(&self.mapping, &self.file, &self.label)
     }
 
     /// Removes the file's name, if it still means this very file. Existing mappings live on; the
@@ -191,8 +220,17 @@ impl Segment {
     }
 
     fn new(opened: Opened, place: Option<PathBuf>, label: PathBuf, options: &Options) -> Self {
-        let Opened { file, mapping, advised, formatted_here } = opened;
-        Self { mapping, file, place, label, advised, formatted_here, options: options.clone() }
+        Self {
+            mapping: opened.mapping,
+            file: opened.file,
+            place,
+            label,
+            advised: opened.advised,
+            #[cfg(feature = "numa")]
+            bound: opened.bound,
+            formatted_here: opened.formatted_here,
+            options: options.clone(),
+        }
     }
 }
 

@@ -5,49 +5,13 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use am_shm::{Error, Hugepages, InitError, Options, Place, Segment};
+use am_shm::{Error, Hugepages, InitError, Options, Pages, Place, Segment};
+use common::mounted::tmpfs;
 use common::{Scratch, options, skip, stamp, stamp_of};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 
 const MIB: u64 = 1 << 20;
-
-/// A tmpfs that this thread alone sees, unmounted at the end.
-struct Tmpfs(PathBuf);
-
-impl std::ops::Deref for Tmpfs {
-    type Target = Path;
-
-    fn deref(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
-
-/// Mounts a tmpfs; `None`, with a notice, where mounting is not possible.
-fn tmpfs(test: &str, scratch: &Scratch, data: &str) -> Option<Tmpfs> {
-    let directory = scratch.path();
-    fs::create_dir(&directory).expect("makes the mount point");
-    let mounted = unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
-        mount(Some("none"), &directory, Some("tmpfs"), MsFlags::empty(), Some(data))
-    });
-    match mounted {
-        Ok(()) => Some(Tmpfs(directory)),
-        Err(errno) => {
-            skip(test, &format!("cannot mount a tmpfs with {data}: {errno}"));
-            None
-        }
-    }
-}
 
 fn is_empty(directory: &Path) -> bool {
     fs::read_dir(directory).expect("lists the mount").next().is_none()
@@ -60,8 +24,9 @@ fn reserve_on_a_full_tmpfs_is_no_space_and_leaves_nothing() {
     let place = Place::Path(directory.join("segment"));
     let size_bytes = 40 * MIB;
     let large = Options { size_bytes, reserve: true, ..options() };
-    for hugepages in [false, true] {
-        let large = Options { hugepages, ..large.clone() };
+    let prefault = Options { reserve: false, prefault: true, ..large.clone() };
+    let transparent = |large: &Options| Options { pages: Pages::Transparent, ..large.clone() };
+    for large in [transparent(&large), transparent(&prefault), large, prefault] {
         let created = Segment::create(&place, &large, |m| stamp(m, 1));
         assert!(is_empty(&directory));
         let made = Segment::open_or_create(&place, &large, |m| stamp(m, 1));
@@ -100,7 +65,7 @@ fn hugepages_on_a_tmpfs_that_advises_are_eligible() {
         return;
     };
     let place = Place::Path(directory.join("segment"));
-    let asked = Options { size_bytes: 8 * MIB, hugepages: true, ..options() };
+    let asked = Options { size_bytes: 8 * MIB, pages: Pages::Transparent, ..options() };
     let segment = Segment::create(&place, &asked, |m| stamp(m, 1)).unwrap();
     assert_eq!(segment.hugepages(), Hugepages::Eligible);
     let opened = Segment::open(&place, &asked).unwrap();
@@ -110,13 +75,36 @@ fn hugepages_on_a_tmpfs_that_advises_are_eligible() {
 }
 
 #[test]
+fn hugepages_of_a_prefaulted_tmpfs_are_counted_as_they_came() {
+    let name = "hugepages_of_a_prefaulted_tmpfs";
+    let scratch = Scratch::new();
+    let Some(directory) = tmpfs(name, &scratch, "size=32m,huge=advise") else { return };
+    let place = Place::Path(directory.join("segment"));
+    let size_bytes = 8 * MIB;
+    let asked = Options { size_bytes, pages: Pages::Transparent, prefault: true, ..options() };
+    let segment = Segment::create(&place, &asked, |_| Ok::<(), ()>(())).unwrap();
+    let told = segment.residence().unwrap();
+    assert_eq!((told.allocated_bytes, told.mapped_bytes), (size_bytes, size_bytes));
+    // How many there are is the kernel's affair: it may have none contiguous.
+    assert!(told.huge_bytes <= size_bytes && told.huge_bytes.is_multiple_of(2 * MIB), "{told:?}");
+    if told.huge_bytes == 0 {
+        skip(name, "the kernel gave no transparent huge page to count");
+    }
+
+    let small = Options { size_bytes, prefault: true, ..options() };
+    let small_place = Place::Path(directory.join("small"));
+    let segment = Segment::create(&small_place, &small, |_| Ok::<(), ()>(())).unwrap();
+    assert_eq!(segment.residence().unwrap().huge_bytes, 0);
+}
+
+#[test]
 fn hugepages_on_a_tmpfs_without_them_are_ignored_with_the_setting() {
     let scratch = Scratch::new();
     let Some(directory) = tmpfs("hugepages_on_never", &scratch, "size=32m,huge=never") else {
         return;
     };
     let place = Place::Path(directory.join("segment"));
-    let asked = Options { size_bytes: 8 * MIB, hugepages: true, ..options() };
+    let asked = Options { size_bytes: 8 * MIB, pages: Pages::Transparent, ..options() };
     let segment = Segment::create(&place, &asked, |m| stamp(m, 1)).unwrap();
     let Hugepages::Ignored { reason } = segment.hugepages() else {
         panic!("{:?}", segment.hugepages())
@@ -129,7 +117,7 @@ fn hugepages_on_a_tmpfs_without_them_are_ignored_with_the_setting() {
 #[test]
 fn hugepages_for_less_than_one_are_ignored_with_the_sizes() {
     let scratch = Scratch::new();
-    let asked = Options { size_bytes: 64 << 10, hugepages: true, ..options() };
+    let asked = Options { size_bytes: 64 << 10, pages: Pages::Transparent, ..options() };
     let segment = Segment::create(&scratch.place(), &asked, |m| stamp(m, 1)).unwrap();
     let told = segment.hugepages();
     if matches!(told, Hugepages::Refused { .. }) {

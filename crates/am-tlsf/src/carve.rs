@@ -237,9 +237,7 @@ impl<H: Headers> Sector<'_, H> {
         // Claimed: nobody but us may touch it, not even by a forged offset, and if we die here it
         // has no owner in its header yet. The left hint in its header stays true.
         self.retract(at, len);
-        let piece = self.cut_first(at, len, want);
-        self.finish(at, piece, want);
-        self.cut(at + piece, at + len, want);
+        self.deliver(at, len, want);
         true
     }
 
@@ -260,11 +258,7 @@ impl<H: Headers> Sector<'_, H> {
         if !mutation::is(Mutation::CarveForgetsLeftHint) {
             self.headers.set_left(carved.head, from);
         }
-        if want.pieces == 1 {
-            self.finish(carved.head, carved.len, want);
-        } else {
-            self.cut(carved.head, carved.head + carved.len, want);
-        }
+        self.deliver(carved.head, carved.len, want);
         if Cell::of(rest) != Cell::of(free) && !mutation::is(Mutation::CarveForgetsIndex) {
             self.index().set(Cell::of(rest), from >> CHUNK_SHIFT);
             self.retract(from, free);
@@ -273,7 +267,17 @@ impl<H: Headers> Sector<'_, H> {
         true
     }
 
-    /// Makes a range in the caller's hands the block wanted: header, tail, then the head.
+    /// Makes a range in the caller's hands the block wanted, or the blocks.
+    #[inline]
+    fn deliver(&self, at: u32, len: u32, want: &Want) {
+        if want.pieces == 1 {
+            self.finish(at, len, want);
+        } else {
+            self.cut(at, at + len, want);
+        }
+    }
+
+    /// Makes a range in the caller's hands one block: header, tail, then the head.
     #[inline]
     fn finish(&self, at: u32, len: u32, want: &Want) {
         self.headers.mark_owner(at);
@@ -287,26 +291,17 @@ impl<H: Headers> Sector<'_, H> {
         }
     }
 
-    /// Shortens a claimed block to its first piece, if it shall be cut; returns that piece's length.
+    /// Makes pieces of the range `[at, end)`, which is in the caller's hands.
     ///
-    /// The granules behind it are limbo then, and become blocks one by one. So at no instant there
-    /// is a head inside a block (I1), wherever this thread may die.
-    #[inline]
-    fn cut_first(&self, at: u32, len: u32, want: &Want) -> u32 {
-        if want.pieces == 1 {
-            return len;
-        }
-        let piece = want.len / want.pieces;
-        if !mutation::is(Mutation::CutForgetsFirst) {
-            // Release (E8): whoever finds no head behind it sees the intent.
-            self.word(at).store(head(State::Coalescing, piece));
-        }
-        piece
-    }
-
-    /// Makes pieces of the range `[at, end)`, which is in the caller's hands and has no head.
+    /// The first one first, for the range may have a head: the granules behind it are limbo then, and
+    /// become blocks one by one. So at no instant there is a head inside a block (I1), wherever this
+    /// thread may die; and whoever finds no head there sees the intent (E8).
     fn cut(&self, mut at: u32, end: u32, want: &Want) {
         let piece = want.len / want.pieces;
+        if mutation::is(Mutation::CutForgetsFirst) && end - at > piece {
+            self.cut(at + piece, end, want);
+            return self.finish(at, piece, want);
+        }
         while at < end {
             // The last one keeps what does not divide; only an aligned carve has such a rest.
             let len = if end - at < 2 * piece { end - at } else { piece };

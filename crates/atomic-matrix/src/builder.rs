@@ -1,8 +1,12 @@
 //! Making and opening a matrix in a segment.
 
 use crate::handle::Matrix;
-use am_matrix::{Arena, Liveness, Spill, plan};
-use am_shm::{InitError, Locks, Mapping, Options, Place, Segment};
+#[cfg(feature = "numa")]
+use crate::numa::Outcome;
+#[cfg(feature = "numa")]
+use am_matrix::SectorId;
+use am_matrix::{Arena, Geometry, Liveness, Spill, plan};
+use am_shm::{InitError, Locks, Mapping, Options, Pages, Place, Segment};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -26,6 +30,13 @@ pub enum OpenError {
     OpenToOthers {
         /// The permission bits of the file.
         mode: u32,
+    },
+    /// A NUMA node was asked for a sector that has no share of the segment.
+    #[cfg(feature = "numa")]
+    #[error("the {sector} sector has 0 percent of the segment: it cannot be bound to a NUMA node")]
+    NoSuchSector {
+        /// The sector.
+        sector: SectorId,
     },
     /// The segment exists already with another size or split.
     #[error(
@@ -72,11 +83,21 @@ pub struct Builder {
     options: Options,
     split: (u8, u8),
     spill: Spill,
+    thread_caches: bool,
+    #[cfg(feature = "numa")]
+    wishes: crate::numa::Wishes,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { options: Options::default(), split: (40, 30), spill: Spill::Off }
+        Self {
+            options: Options::default(),
+            split: (40, 30),
+            spill: Spill::Off,
+            thread_caches: true,
+            #[cfg(feature = "numa")]
+            wishes: Default::default(),
+        }
     }
 }
 
@@ -94,16 +115,100 @@ impl Builder {
         self
     }
 
-    /// Allocates every page when the segment is made, so that a full file system is an error then
-    /// and not a `SIGBUS` at some later write. Default off.
+    /// Allocates every page of the file when the segment is made, so that a full file system is an
+    /// error then and not a `SIGBUS` at some later write. Default off. A segment that exists is left
+    /// as it is.
+    ///
+    /// The pages exist then, for everybody; each process still meets a page fault at its first touch
+    /// of each of them. That is what [`prefault`](Self::prefault) is for.
     pub fn reserve(mut self, reserve: bool) -> Self {
         self.options.reserve = reserve;
         self
     }
 
-    /// Asks for transparent huge pages; [`Matrix::hugepages`] tells what came of it. Default off.
-    pub fn hugepages(mut self, hugepages: bool) -> Self {
-        self.options.hugepages = hugepages;
+    /// Enters every page in this process's page tables when the segment is made or opened, so that no
+    /// touch of it is a page fault at first; makes those that the file lacks, and changes no byte.
+    /// Default off. [`Matrix::residence`] tells how much is mapped.
+    ///
+    /// Not enough pages is an error of making or opening. The kernel may take pages out of the tables
+    /// later, for swap. On Linux before 5.14 the pages are reserved and then read, so that on a disk's
+    /// file system the first write to each is still a fault.
+    ///
+    /// ```
+    /// use atomic_matrix::Matrix;
+    ///
+    /// let matrix = Matrix::builder().size(8 << 20).prefault(true).memfd("warm")?;
+    /// assert_eq!(matrix.residence()?.mapped_bytes, 8 << 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn prefault(mut self, prefault: bool) -> Self {
+        self.options.prefault = prefault;
+        self
+    }
+
+    /// Sets which pages to have; [`Matrix::hugepages`] tells what came of it. Default
+    /// [`Pages::Default`], what the place gives.
+    ///
+    /// [`Pages::Transparent`] is a wish and never an error. [`Pages::Huge`] is a promise: for a
+    /// [`memfd`](Self::memfd), or a file on a hugetlbfs mount ([`create_at`](Self::create_at)), whose
+    /// [`size`](Self::size) must be a multiple of the page's; else, or when the kernel has too few
+    /// such pages, making and opening fail with an error that says so.
+    ///
+    /// ```
+    /// use atomic_matrix::{Hugepages, Matrix, OpenError, Pages, SegmentError};
+    ///
+    /// match Matrix::builder().size(64 << 20).pages(Pages::HUGE_2_MIB).memfd("fast") {
+    ///     Ok(matrix) => assert_eq!(matrix.hugepages(), Hugepages::Huge { page_bytes: 2 << 20 }),
+    ///     // How many pages it takes, how many are free, and which file sets their number.
+    ///     Err(OpenError::Segment(error @ SegmentError::NoHugePages { .. })) => println!("{error}"),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// ```
+    pub fn pages(mut self, pages: Pages) -> Self {
+        self.options.pages = pages;
+        self
+    }
+
+    /// Has the pages of a sector, its blocks' and its words', come from one NUMA node and from no
+    /// other; by the number in `/sys/devices/system/node`. Feature `numa`. Default: from the node of
+    /// whoever touches a page first.
+    ///
+    /// Counts for pages that do not exist yet: all but the first when the segment is made. A page that
+    /// two sectors share goes with the first; with huge pages that is a large part of a small segment.
+    /// In `/dev/shm`, on a hugetlbfs and for a memfd it counts for everybody who uses the segment, and
+    /// as long as the file exists; on a disk's file system the kernel does not follow it.
+    /// [`Matrix::nodes`] tells what the kernel said and where the pages lie.
+    ///
+    /// A node that is not there is an error. A kernel without NUMA, or one that lets this process bind
+    /// nothing, is not: that is reported. A node without memory left ends as a machine without memory
+    /// does, unless [`reserve`](Self::reserve) or [`prefault`](Self::prefault) finds it out first.
+    ///
+    /// ```
+    /// use atomic_matrix::{Matrix, SectorId};
+    ///
+    /// let matrix = Matrix::builder()
+    ///     .size(8 << 20)
+    ///     .numa(SectorId::Small, 0)
+    ///     .numa(SectorId::Large, 0)
+    ///     .prefault(true)
+    ///     .memfd("near")?;
+    /// for told in matrix.nodes()? {
+    ///     println!("{}: {:?}, pages on {:?}", told.sector, told.bound, told.nodes.bytes_on);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "numa")]
+    pub fn numa(mut self, sector: SectorId, node: u32) -> Self {
+        self.wishes.set(sector, node);
+        self
+    }
+
+    /// Whether each thread keeps blocks that it freed for its own next requests (default: yes).
+    ///
+    /// A setting of this handle, not of the segment: handles with and without may use it together. See
+    /// [`am_matrix::Matrix::with_thread_caches`].
+    pub fn thread_caches(mut self, thread_caches: bool) -> Self {
+        self.thread_caches = thread_caches;
         self
     }
 
@@ -202,49 +307,65 @@ impl Builder {
     /// # Errors
     /// [`OpenError`]; nothing is changed.
     pub fn attach(self, fd: OwnedFd) -> Result<Matrix, OpenError> {
-        let segment = Segment::attach(fd, &self.options)?;
+        let segment = Segment::attach(fd, &self.options_to_open())?;
         self.finish(segment)
     }
 
     fn create_in(self, place: &Place) -> Result<Matrix, OpenError> {
-        let segment = Segment::create(place, &self.options, self.formatter()?)?;
+        let geometry = self.plan()?;
+        let segment =
+            Segment::create(place, &self.options_to_make(&geometry), formatter(geometry))?;
         self.finish(segment)
     }
 
     fn open_in(self, place: &Place) -> Result<Matrix, OpenError> {
-        let segment = Segment::open(place, &self.options)?;
+        let segment = Segment::open(place, &self.options_to_open())?;
         self.finish(segment)
     }
 
     fn open_or_create_in(self, place: &Place) -> Result<Matrix, OpenError> {
-        let segment = Segment::open_or_create(place, &self.options, self.formatter()?)?;
-        let (size_bytes, split) = (self.options.size_bytes, self.split);
-        let matrix = self.finish(segment)?;
-        let geometry = matrix.geometry();
-        let existing_split = (geometry.small_percent, geometry.medium_percent);
-        if geometry.size_bytes != size_bytes || existing_split != split {
+        let geometry = self.plan()?;
+        let segment =
+            Segment::open_or_create(place, &self.options_to_make(&geometry), formatter(geometry))?;
+        let core = self.enter(&segment)?;
+        let existing = core.geometry();
+        let existing_split = (existing.small_percent, existing.medium_percent);
+        if existing.size_bytes != self.options.size_bytes || existing_split != self.split {
             return Err(OpenError::Mismatch {
-                existing_bytes: geometry.size_bytes,
+                existing_bytes: existing.size_bytes,
                 existing_split,
-                requested_bytes: size_bytes,
-                requested_split: split,
+                requested_bytes: self.options.size_bytes,
+                requested_split: self.split,
             });
         }
-        Ok(matrix)
+        self.settle(core, segment)
     }
 
-    /// Plans the segment before any file is touched; returns what formats it.
-    fn formatter(
-        &self,
-    ) -> Result<impl FnOnce(&Mapping) -> Result<(), am_matrix::Error> + use<>, OpenError> {
+    /// Plans the segment before any file is touched.
+    fn plan(&self) -> Result<Geometry, OpenError> {
         let geometry = plan(self.options.size_bytes, self.split.0, self.split.1)?;
-        Ok(move |mapping: &Mapping| {
-            am_matrix::Matrix::format(arena(mapping), &geometry)?;
-            Ok(())
-        })
+        #[cfg(feature = "numa")]
+        self.require_wished(&geometry)?;
+        Ok(geometry)
+    }
+
+    #[cfg(not(feature = "numa"))]
+    fn options_to_make(&self, _: &Geometry) -> Options {
+        self.options.clone()
+    }
+
+    #[cfg(not(feature = "numa"))]
+    fn options_to_open(&self) -> Options {
+        self.options.clone()
     }
 
     fn finish(self, segment: Segment) -> Result<Matrix, OpenError> {
+        let core = self.enter(&segment)?;
+        self.settle(core, segment)
+    }
+
+    /// Becomes a participant.
+    fn enter(&self, segment: &Segment) -> Result<am_matrix::Matrix, OpenError> {
         if !self.options.any_owner {
             // Whatever the file's name allows now: of a memfd, its descriptors are what matters.
             let named = segment.place().and_then(|path| path.symlink_metadata().ok());
@@ -255,7 +376,69 @@ impl Builder {
         }
         let liveness = Box::new(SegmentLocks(segment.locks()?));
         let core = am_matrix::Matrix::attach_with(arena(segment.mapping()), liveness)?;
-        Ok(Matrix::new(core.with_spill(self.spill), segment))
+        Ok(core.with_spill(self.spill).with_thread_caches(self.thread_caches))
+    }
+
+    /// Does what is left to do when the geometry is known and right.
+    fn settle(self, core: am_matrix::Matrix, segment: Segment) -> Result<Matrix, OpenError> {
+        #[cfg(feature = "numa")]
+        let outcome = self.bind(&segment, core.geometry())?;
+        Ok(Matrix::new(
+            core,
+            segment,
+            #[cfg(feature = "numa")]
+            outcome,
+        ))
+    }
+}
+
+#[cfg(feature = "numa")]
+impl Builder {
+    fn require_wished(&self, geometry: &Geometry) -> Result<(), OpenError> {
+        match self.wishes.absent(geometry) {
+            Some(sector) => Err(OpenError::NoSuchSector { sector }),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the segment may turn out to exist: its sectors are bound once its geometry is known, and
+    /// prefaulted after that. What is made here is reserved instead, so that a lack of pages is still
+    /// an error before there is a segment.
+    fn options_to_make(&self, geometry: &Geometry) -> Options {
+        let mut options = self.options_to_open();
+        options.bind = self.wishes.bindings(geometry);
+        options.reserve |= self.options.prefault && !options.prefault;
+        options
+    }
+
+    fn options_to_open(&self) -> Options {
+        let prefault = self.options.prefault && self.wishes.is_empty();
+        Options { prefault, ..self.options.clone() }
+    }
+
+    /// Binds the sectors of a segment that existed, and tells what came of it, or of what its
+    /// formatter bound; then prefaults what was put off until here.
+    fn bind(&self, segment: &Segment, geometry: &Geometry) -> Result<Outcome, OpenError> {
+        if self.wishes.is_empty() {
+            return Ok(Outcome::default());
+        }
+        self.require_wished(geometry)?;
+        let outcome = match segment.formatted_here() {
+            true => self.wishes.formatted(segment),
+            false => self.wishes.bind(segment, geometry)?,
+        };
+        if self.options.prefault {
+            segment.prefault()?;
+        }
+        Ok(outcome)
+    }
+}
+
+/// Formats a new segment as planned.
+fn formatter(geometry: Geometry) -> impl FnOnce(&Mapping) -> Result<(), am_matrix::Error> {
+    move |mapping| {
+        am_matrix::Matrix::format(arena(mapping), &geometry)?;
+        Ok(())
     }
 }
 

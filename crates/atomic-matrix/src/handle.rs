@@ -1,7 +1,9 @@
 //! A matrix in a segment.
 
 use crate::builder::Builder;
-use am_shm::{Hugepages, Mapping, Segment};
+#[cfg(feature = "numa")]
+use crate::numa::Outcome;
+use am_shm::{Hugepages, Mapping, Residence, Segment};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -15,11 +17,22 @@ use std::sync::Arc;
 pub struct Matrix {
     core: am_matrix::Matrix,
     segment: Arc<Segment>,
+    #[cfg(feature = "numa")]
+    outcome: Arc<Outcome>,
 }
 
 impl Matrix {
-    pub(crate) fn new(core: am_matrix::Matrix, segment: Segment) -> Self {
-        Self { core, segment: Arc::new(segment) }
+    pub(crate) fn new(
+        core: am_matrix::Matrix,
+        segment: Segment,
+        #[cfg(feature = "numa")] outcome: Outcome,
+    ) -> Self {
+        Self {
+            core,
+            segment: Arc::new(segment),
+            #[cfg(feature = "numa")]
+            outcome: Arc::new(outcome),
+        }
     }
 
     /// Starts the settings for a matrix.
@@ -48,10 +61,21 @@ impl Matrix {
         self.segment.place()
     }
 
-    /// Tells what the kernel made of the request for huge pages.
+    /// Tells which huge pages the segment has, and what came of [`Builder::pages`].
     #[must_use]
     pub fn hugepages(&self) -> Hugepages {
         self.segment.hugepages()
+    }
+
+    /// Tells how large the pages are, how many bytes of the file exist ([`Builder::reserve`]) and how
+    /// many are in this process's page tables ([`Builder::prefault`]), and in huge pages. Reads
+    /// `/proc`, which takes the longer the more this process has mapped.
+    ///
+    /// # Errors
+    /// [`SegmentError::Syscall`](crate::SegmentError::Syscall) when `/proc` is not mounted, or the
+    /// file cannot be asked.
+    pub fn residence(&self) -> Result<Residence, am_shm::Error> {
+        self.segment.residence()
     }
 
     /// Tells whether this handle formatted the segment, rather than finding it ready.
@@ -64,6 +88,17 @@ impl Matrix {
     #[must_use]
     pub fn mapping(&self) -> &Mapping {
         self.segment.mapping()
+    }
+
+    #[cfg(feature = "numa")]
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// What came of the wishes for NUMA nodes.
+    #[cfg(feature = "numa")]
+    pub(crate) fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 }
 

@@ -67,6 +67,8 @@
 mod builder;
 mod handle;
 pub mod matrix;
+#[cfg(feature = "numa")]
+mod numa;
 
 /// What the README shows must compile.
 #[cfg(doctest)]
@@ -75,13 +77,18 @@ struct Readme;
 
 pub use builder::{Builder, OpenError};
 pub use handle::Matrix;
+#[cfg(feature = "numa")]
+pub use numa::SectorNodes;
 
 pub use {bytemuck, uuid};
 
 #[doc(inline)]
 pub use am_matrix::{
-    Block, Error, Geometry, Limbo, Offset, Participant, Recovery, SectorId, SectorStats, Seen,
-    Spill, State, Stats, TypedBlock, Violation,
+    Block, Error, Geometry, Limbo, Offset, Participant, Pool, PoolBlock, PoolCache, Recovery,
+    SectorId, SectorStats, Seen, Spill, State, Stats, ThreadCache, TypedBlock, Violation,
 };
+#[cfg(feature = "numa")]
 #[doc(inline)]
-pub use am_shm::{Error as SegmentError, Hugepages, Mapping};
+pub use am_shm::{Bound, Nodes};
+#[doc(inline)]
+pub use am_shm::{Error as SegmentError, HugePool, Hugepages, Mapping, Pages, Residence};

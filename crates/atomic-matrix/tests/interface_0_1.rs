@@ -117,8 +117,7 @@ fn ack_twice_is_refused_the_second_time() {
 }
 
 fn ack_each_twice(matrix: &AtomicMatrix, base: *const u8) {
-    let ptrs: Vec<RelativePtr<u8>> =
-        (0..9).map(|_| matrix.allocate(base, 100).unwrap()).collect();
+    let ptrs: Vec<RelativePtr<u8>> = (0..9).map(|_| matrix.allocate(base, 100).unwrap()).collect();
     // In an order that leaves some blocks alone and merges others away.
     for number in [4, 0, 8, 3, 5, 1, 7, 2, 6] {
         let header = header_of(ptrs[number]);

@@ -1,6 +1,8 @@
 //! What the models share: a world with payloads, races between threads, and the mutants.
 #![allow(dead_code, unused_macros, unused_imports)] // each test binary uses its part
 
+pub mod death;
+
 use crate::world::{World, want};
 use am_layout::State;
 use am_layout::mutation::{Mutation, activate};

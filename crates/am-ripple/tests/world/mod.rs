@@ -40,7 +40,11 @@ impl Headers for Lefts<'_> {
         }
     }
     fn owner(&self, head: u32) -> u32 {
-        self.owners[head as usize].load_relaxed()
+        // Acquire (E9), as in a segment.
+        self.owners[head as usize].load()
+    }
+    fn is_own(&self, head: u32) -> bool {
+        self.me != 0 && self.owners[head as usize].load_relaxed() == self.me
     }
 }
 
@@ -132,7 +136,9 @@ impl World {
                         writeln!(wrong, "I5: no hint to the {len} free granules at {at}").unwrap();
                     }
                 }
-                State::Allocated | State::Held => found.push(Carved { head: at, len }),
+                State::Allocated | State::Held | State::Cached => {
+                    found.push(Carved { head: at, len })
+                }
                 _ => writeln!(wrong, "in flight at rest: {at} {state:?}").unwrap(),
             }
             for inside in at + 1..(at + len).min(self.words.len() as u32) {

@@ -3,6 +3,7 @@
 
 pub mod actor;
 pub mod fork;
+pub mod mounted;
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -114,5 +115,7 @@ pub fn state_at(path: &std::path::Path) -> u32 {
 /// Tells on the terminal why a test could not be run here; written directly, since the test runner
 /// hides what a passing test prints.
 pub fn skip(test: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+    // In one piece, since other tests write at the same time.
+    let notice = format!("SKIPPED {test}: {why}\n");
+    let _ = std::io::stderr().write_all(notice.as_bytes());
 }

@@ -17,7 +17,7 @@
 use crate::builder::OpenError;
 use crate::handle::Matrix;
 use am_matrix::{Error, Offset};
-use am_shm::Hugepages;
+use am_shm::{Hugepages, Pages};
 use uuid::Uuid;
 
 pub use am_layout::{BlockHeader, RelativePtr};
@@ -61,7 +61,7 @@ impl AtomicMatrix {
         let matrix = Matrix::builder()
             .size(size_bytes as u64)
             .split(split.0, split.1)
-            .hugepages(cfg!(feature = "server"))
+            .pages(if cfg!(feature = "server") { Pages::Transparent } else { Pages::Default })
             .open_or_create(&id.to_string())?;
         let mmap = matrix.mapping().clone();
         Ok(MatrixHandler { mmap, matrix: AtomicMatrix { matrix }, id })
