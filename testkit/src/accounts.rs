@@ -139,7 +139,11 @@ fn count_blocks(stage: &Stage<'_>) -> Result<u64> {
     let stats = stage.matrix.stats();
     for s in &stats.sectors {
         let (blocks, bytes) = (s.cached_blocks, s.cached_bytes);
-        ensure!((blocks, bytes) == (0, 0), "{}: {blocks} blocks are in a dead one's cache", s.sector);
+        ensure!(
+            (blocks, bytes) == (0, 0),
+            "{}: {blocks} blocks are in a dead one's cache",
+            s.sector
+        );
         let sum = s.free_bytes + s.allocated_bytes;
         ensure!(sum == s.size_bytes, "{}: {sum} bytes of {}", s.sector, s.size_bytes);
     }

@@ -5,9 +5,6 @@ use atomic_matrix::{Block, Error, Matrix};
 
 use crate::acts::Actor;
 
-/// A cache keeps one part in so many of its sector at the most.
-const SHARE: u32 = 8;
-
 /// Blocks that this participant's caches keep.
 fn kept(matrix: &Matrix) -> Result<u64> {
     let own = matrix.participants().into_iter().find(|participant| participant.own);
@@ -129,25 +126,14 @@ pub(crate) fn refill_several_exactly(actor: &Actor<'_>) -> Result<()> {
     must_leave(&refilled, 3..5)
 }
 
-/// Frees the given blocks, as many of them before as the cache has room for.
+/// Frees more than the cache has room for, one after the other.
 pub(crate) fn flush(actor: &Actor<'_>) -> Result<()> {
     let matrix = actor.open_cached()?;
-    let sector = actor.stage.context("no heap")?.sector();
-    let mut room = u64::from(sector.granules / SHARE);
-    let mut rest = take_all(actor, &matrix)?;
-    let given = rest.len() as u64;
-    let granules = |block: &Block<'_>| (block.usable_size() as u64 + 32) >> sector.granule_shift;
-    while let Some(block) = rest.first()
-        && granules(block) <= room
-    {
-        room -= granules(block);
-        drop(rest.remove(0));
-    }
-    ensure!(!rest.is_empty(), "the cache has room for all of them");
-    must_keep(&matrix, given - rest.len() as u64)?;
-    actor.mark(|| rest.into_iter().try_for_each(Block::free))?;
+    let blocks = take_all(actor, &matrix)?;
+    let given = blocks.len() as u64;
+    actor.mark(|| blocks.into_iter().try_for_each(Block::free))?;
     let kept = kept(&matrix)?;
-    ensure!(kept < given, "nothing went back");
+    ensure!(0 < kept && kept < given, "{kept} of {given} blocks are in the cache");
     Ok(())
 }
 

@@ -13,8 +13,10 @@ use crate::stage::Shape;
 
 /// Blocks beside each other, apart, and beside free ones.
 const SCATTERED: &str = "S2 A3 A4 A2 S2 F3 A2 A3 F4 S2";
-/// More than the small sector's cache of the kit keeps: two runs of neighbours and two by themselves.
-const TOO_MUCH: &str = "S2 A3 A4 A2 S2 A5 S2 A3 A6 F3 A4 S2 A4 S2";
+/// More than a cache of the small sector keeps: runs of neighbours, and some by themselves.
+const TOO_MUCH: &str = "S2 A3 A4 A2 S2 A5 S2 A50 A60 S2 A3 A6 F3 A4 S2 A4 S2";
+/// As much, with another one's block beside.
+const TOO_MUCH_BESIDE: &str = "S2 A3 A4 B2 A5 S2 A50 A60 S2 A3 A6 F3 A4 S2 A4 S2";
 
 /// Returns the rows of the table.
 pub(crate) fn all(shape: Shape, ops: &mut Vec<Op>) {
@@ -30,6 +32,8 @@ pub(crate) fn all(shape: Shape, ops: &mut Vec<Op>) {
         // The parked block, the first one, and then exactly two.
         Op::new("cache-refill-two-exactly", shape, "S2 F9 S2", refill_two_exactly),
         Op::new("cache-refill-several", shape, "S2", refill_several),
+        // The same, two more, and then exactly four.
+        Op::new("cache-refill-several-exactly", shape, "S2 F17 S2", refill_several_exactly),
         // Two are there, and more are asked for.
         Op::new("cache-refill-short", shape, "|S2 F13 S2", refill_short),
     ]);
@@ -43,13 +47,7 @@ pub(crate) fn all(shape: Shape, ops: &mut Vec<Op>) {
     ];
     ops.extend(long.map(|op| op.thorough_if(!small)));
     if small {
-        ops.extend([
-            Op::new("cache-refill-several-exactly", shape, "S2 F15 S2", refill_several_exactly),
-            Op::new("cache-flush", shape, TOO_MUCH, flush),
-        ]);
-    } else {
-        let exactly = "cache-refill-several-exactly";
-        ops.push(Op::new(exactly, shape, "S2 F17 S2", refill_several_exactly));
+        ops.push(Op::new("cache-flush", shape, TOO_MUCH, flush));
     }
     recoveries(shape, ops);
 }
@@ -73,14 +71,15 @@ fn recoveries(shape: Shape, ops: &mut Vec<Op>) {
 
 /// Returns the pairs: refill, flush or trim asleep, and somebody at work beside it.
 pub(crate) fn pairs(shape: Shape, pairs: &mut Vec<Op>) {
-    let pair = |name: &str, layout, a: Act, b: Act| pair(&format!("cache-{name}"), shape, layout, a, b);
+    let pair =
+        |name: &str, layout, a: Act, b: Act| pair(&format!("cache-{name}"), shape, layout, a, b);
     pairs.extend([
         pair("refill-carve", "S2", refill_several, carve_held),
         pair("refill-work", "S2", refill_several, work),
         pair("refill-exactly-drop-left", "S2 B4 F9 S2", refill_two, drop_first),
         pair("refill-recover", "S2", refill_two, recover),
         pair("flush-work", TOO_MUCH, flush, work),
-        pair("flush-drop-beside", "S2 A3 A4 B2 A5 S2 A3 A6 F3 A4 S2 A4 S2", flush, drop_first),
+        pair("flush-drop-beside", TOO_MUCH_BESIDE, flush, drop_first),
         pair("trim-carve-from-its-left", "A3 A4 S2", trim, carve_held),
         pair("trim-drop-between", "S2 A3 B4 A2 S2", trim, drop_first),
         pair("trim-trim", "S2 A3 B4 A2 B3 S2", trim, trim),
