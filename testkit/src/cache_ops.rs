@@ -35,7 +35,7 @@ pub(crate) fn all(shape: Shape, ops: &mut Vec<Op>) {
         // The same, two more, and then exactly four.
         Op::new("cache-refill-several-exactly", shape, "S2 F17 S2", refill_several_exactly),
         // Two are there, and more are asked for.
-        Op::new("cache-refill-short", shape, "|S2 F13 S2", refill_short),
+        Op::new("cache-refill-short", shape, "|S2 F13 S2", refill_short).thorough_if(!small),
     ]);
     // They look at every magazine, which takes many steps and is the same for every shape.
     let long = [
@@ -43,9 +43,10 @@ pub(crate) fn all(shape: Shape, ops: &mut Vec<Op>) {
         Op::new("cache-pressure", shape, SCATTERED, answer_pressure),
         Op::new("cache-press", shape, "|S2 A3 A4 S2 A2 S2", press),
         Op::new("cache-thread-exit", shape, SCATTERED, park_and_end_thread),
-        Op::new("cache-detach", shape, SCATTERED, park_and_detach),
     ];
     ops.extend(long.map(|op| op.thorough_if(!small)));
+    let detach = Op::new("cache-detach", shape, SCATTERED, park_and_detach);
+    ops.push(detach.thorough_if(true));
     if small {
         ops.push(Op::new("cache-flush", shape, TOO_MUCH, flush));
     }
