@@ -90,15 +90,26 @@ fn recover(matrix: &Matrix) -> Result<u64> {
     bail!("recovery is not done after {RECOVERIES_MAX} calls")
 }
 
-/// Allocates, fills, checks and frees blocks of a few sizes. In a `full` sector they may be refused.
+/// Allocates, fills, checks and frees blocks of a few sizes, on the sectors and by way of a thread cache. In a
+/// `full` sector they may be refused.
 fn work(stage: &Stage<'_>, full: bool) -> Result<()> {
+    work_by(stage.matrix, stage, full)?;
+    let cached = stage.matrix.clone().with_thread_caches(true);
+    // Twice, so that the cache hands out what it got.
+    for _ in 0..2 {
+        work_by(&cached, stage, full).context("by way of a cache")?;
+    }
+    Ok(cached.trim()?)
+}
+
+fn work_by(matrix: &Matrix, stage: &Stage<'_>, full: bool) -> Result<()> {
     let mut sizes = vec![stage.bytes(2), stage.bytes(3), stage.bytes(7)];
     if stage.shape == Shape::Three {
         sizes.extend([5_000, 140_000]);
     }
     let mut blocks = Vec::new();
     for bytes in sizes {
-        match stage.matrix.allocate(bytes) {
+        match matrix.allocate(bytes) {
             Ok(mut block) => {
                 let key = pattern::key(3, block.offset().to_raw().into());
                 pattern::fill(&mut block, key);
@@ -122,11 +133,17 @@ fn sound(matrix: &Matrix) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the bytes add up and that only the survivor holds blocks; returns the number of
-/// blocks that nobody holds.
+/// Checks that the bytes add up, that only the survivor holds blocks, and that nothing is left in a cache;
+/// returns the number of blocks that nobody holds.
 fn count_blocks(stage: &Stage<'_>) -> Result<u64> {
     let stats = stage.matrix.stats();
     for s in &stats.sectors {
+        let (blocks, bytes) = (s.cached_blocks, s.cached_bytes);
+        ensure!(
+            (blocks, bytes) == (0, 0),
+            "{}: {blocks} blocks are in a dead one's cache",
+            s.sector
+        );
         let sum = s.free_bytes + s.allocated_bytes;
         ensure!(sum == s.size_bytes, "{}: {sum} bytes of {}", s.sector, s.size_bytes);
     }

@@ -29,11 +29,19 @@ impl<'a> Actor<'a> {
         self.mark.around(work)
     }
 
-    /// Opens the segment as a participant.
+    /// Opens the segment as a participant, by a handle without thread caches.
     ///
     /// # Errors
     /// It cannot be opened.
     pub fn open(&self) -> Result<Matrix> {
+        Ok(self.open_cached()?.with_thread_caches(false))
+    }
+
+    /// Opens the segment as a participant, by a handle as users have it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_cached(&self) -> Result<Matrix> {
         self.stage.context("there is no segment yet")?.open_anew()
     }
 

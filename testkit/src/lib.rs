@@ -5,6 +5,8 @@
 
 pub mod accounts;
 pub mod acts;
+mod cache_acts;
+mod cache_ops;
 pub mod hostile;
 pub mod kill;
 pub mod ops;

@@ -1,7 +1,8 @@
 //! The operations that are interrupted at every instruction, each in a heap laid out for its path.
 //!
 //! A row is a name, a layout ([`Stage::lay`](crate::stage::Stage::lay)), and what the actor does, which it marks with
-//! [`Actor::mark`](crate::acts::Actor::mark). What must be true of a killed actor follows from a few words beside it: what
+//! [`Actor::mark`](crate::acts::Actor::mark). Actors work on the sectors directly; those with a thread cache
+//! are in [`cache_ops`]. What must be true of a killed actor follows from a few words beside it: what
 //! becomes of the blocks it was given, and how many it gives away to nobody.
 
 use atomic_matrix::SectorId;
@@ -12,6 +13,7 @@ use crate::acts::{
     first_allocation, free_many, from_offset, grow, into_offset, open_by_name, open_or_create,
     recover, shrink, take_and_stay, thread_exit, value_of_wrong_size, walk, walk_raw,
 };
+use crate::cache_ops;
 use crate::stage::Shape;
 
 /// The actor whose operation is interrupted.
@@ -99,7 +101,7 @@ pub struct Op {
 }
 
 impl Op {
-    fn new(name: &str, shape: Shape, layout: &'static str, act: Act) -> Self {
+    pub(crate) fn new(name: &str, shape: Shape, layout: &'static str, act: Act) -> Self {
         Self {
             name: format!("{}/{name}", shape.word()),
             kind: Kind::Inside,
@@ -119,11 +121,11 @@ impl Op {
         }
     }
 
-    fn fate(self, fate: Fate) -> Self {
+    pub(crate) fn fate(self, fate: Fate) -> Self {
         Self { fate, ..self }
     }
 
-    fn strays(self, strays: u64) -> Self {
+    pub(crate) fn strays(self, strays: u64) -> Self {
         Self { strays, ..self }
     }
 
@@ -143,11 +145,11 @@ impl Op {
         Self { beside: Some(Beside { act, fate, strays }), ..self }
     }
 
-    fn thorough_if(self, thorough: bool) -> Self {
+    pub(crate) fn thorough_if(self, thorough: bool) -> Self {
         Self { thorough, ..self }
     }
 
-    fn after_death_of(self, victim: Act, hundredths: u64) -> Self {
+    pub(crate) fn after_death_of(self, victim: Act, hundredths: u64) -> Self {
         Self { victim: Some((victim, hundredths)), ..self }
     }
 }
@@ -167,6 +169,8 @@ pub fn all() -> Vec<Op> {
     recoveries(small, &mut ops);
     recoveries(Shape::Three, &mut ops);
     lives(small, &mut ops);
+    cache_ops::all(small, &mut ops);
+    cache_ops::all(Shape::Three, &mut ops);
     ops
 }
 
@@ -178,11 +182,12 @@ pub fn pairs() -> Vec<Op> {
         living(shape, &mut pairs);
         beside_the_dead(shape, &mut pairs);
     }
+    cache_ops::pairs(Shape::Only(SectorId::Small), &mut pairs);
     pairs
 }
 
 /// `a` sleeps, `b` works.
-fn pair(name: &str, shape: Shape, layout: &'static str, a: Act, b: Act) -> Op {
+pub(crate) fn pair(name: &str, shape: Shape, layout: &'static str, a: Act, b: Act) -> Op {
     let pair = Op::new(&format!("pair-{name}"), shape, layout, a).beside(b, Fate::Returned, 0);
     pair.thorough_if(shape != Shape::ALL[0])
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 /// What one call of recovery did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Blocks given back that dead participants held.
+    /// Blocks given back that dead participants' guards held, or their caches kept.
     pub blocks: u64,
     /// Bytes given back, limbo included.
     pub bytes: u64,
@@ -21,7 +21,7 @@ pub struct Recovered {
 pub fn recover(matrix: &Matrix) -> Recovered {
     let recovery = matrix.recover();
     Recovered {
-        blocks: recovery.blocks,
+        blocks: recovery.blocks + recovery.cached,
         bytes: recovery.bytes,
         deferred: recovery.deferred,
         busy: recovery.busy,

@@ -46,10 +46,11 @@ impl Shape {
     }
 
     /// Returns the builder of such a segment: as short as the layouts allow, for it is compared
-    /// after every instruction.
+    /// after every instruction. In the small sector an eighth, shared by the threads there are, must be enough
+    /// for what a cache is to keep.
     pub fn builder(self) -> atomic_matrix::Builder {
         let (size_bytes, small, medium) = match self {
-            Shape::Only(SectorId::Small) => (64 << 10, 100, 0),
+            Shape::Only(SectorId::Small) => (92 << 10, 100, 0),
             Shape::Only(SectorId::Medium) => (160 << 10, 0, 100),
             Shape::Only(SectorId::Large) => (1 << 20, 0, 0),
             Shape::Three => (512 << 10, 20, 30),
@@ -116,7 +117,8 @@ pub struct Given {
     pub key: u64,
 }
 
-/// A laid-out heap, with what the survivor keeps of it.
+/// A laid-out heap, with what the survivor keeps of it. Its handle has no thread caches, so whatever lies in
+/// one is an actor's.
 pub struct Stage<'m> {
     /// The survivor's handle.
     pub matrix: &'m Matrix,

@@ -181,6 +181,8 @@ fn pass(op: &Op, script: Script, number: usize) -> Result<Trace> {
         }
         let call = next.is_none_or(|(_, call)| call);
         if child.step()? == Step::Ended {
+            // It looks at what it did.
+            child.finish()?;
             return Ok(trace);
         }
         trace.steps += 1;
@@ -251,6 +253,7 @@ impl Ground {
             (Kind::Inside, Some(name)) => Some(op.shape.builder().create(name.text())?),
             (Kind::Inside, None) => Some(op.shape.builder().memfd("am-kit")?),
         };
+        let matrix = matrix.map(|matrix| matrix.with_thread_caches(false));
         Ok(Self { name, matrix })
     }
 
@@ -299,7 +302,8 @@ impl Ground {
 
     fn open_or_create(&self, op: &Op) -> Result<Matrix> {
         let name = self.name.as_ref().context("the segment has no name")?;
-        Ok(op.shape.builder().open_or_create(name.text())?)
+        let matrix = op.shape.builder().open_or_create(name.text())?;
+        Ok(matrix.with_thread_caches(false))
     }
 
     /// Checks that the name, as long as there is one, leads to a segment that can be opened.

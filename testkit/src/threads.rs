@@ -74,6 +74,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
             matrix.ack(offset)?;
         }
     }
+    matrix.trim()?;
     let violations = matrix.check();
     ensure!(violations.is_empty(), "{violations:?}");
     for sector in matrix.stats().sectors {

@@ -105,12 +105,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Asserts that no sector has more than an eighth parked, and one block of so many bytes.
+/// Asserts that no sector has more than an eighth parked.
 #[track_caller]
-fn assert_within_share(matrix: &Matrix, bytes: usize) {
+fn assert_within_share(matrix: &Matrix) {
     for stats in matrix.stats().sectors {
-        let most = stats.size_bytes / 8 + (bytes as u64 + 32).next_multiple_of(stats.granule_bytes);
-        assert!(stats.cached_bytes <= most, "more than {most} bytes and a block: {stats:?}");
+        assert!(stats.cached_bytes <= stats.size_bytes / 8, "{stats:?}");
     }
 }
 
@@ -130,24 +129,40 @@ proptest! {
                 Step::Allocate(count, bytes) => for _ in 0..count {
                     let Ok(block) = matrix.allocate(bytes) else { break };
                     blocks.push(block);
-                    assert_within_share(&matrix, bytes);
+                    assert_within_share(&matrix);
                 },
                 Step::Free(count, oldest, way) => for _ in 0..count.min(blocks.len()) {
                     let block = if oldest { blocks.remove(0) } else { blocks.pop().expect("one") };
-                    let bytes = block.len();
                     WAYS[way](&matrix, block);
-                    assert_within_share(&matrix, bytes);
+                    assert_within_share(&matrix);
                 },
                 Step::Trim => matrix.trim().unwrap(),
                 Step::Press => {
                     drop(fill(&matrix, 4000));
-                    assert_within_share(&matrix, 4000);
+                    assert_within_share(&matrix);
                 }
             }
         }
         drop(blocks);
         assert_whole(&matrix);
     }
+}
+
+/// Each keeps less than its own limit, and all of them together most of the sector.
+#[test]
+#[ignore = "a cache learns how many others there are only when it is over its limit"]
+fn caches_of_many_threads_together_keep_an_eighth_at_most() {
+    let matrix = small_sector(4000).with_thread_caches(true);
+    let others = [(); 16].map(|()| Other::start(&matrix));
+    for other in &others {
+        other.ask(|matrix| {
+            let blocks: Vec<_> = (0..20).map(|_| matrix.allocate(100).unwrap()).collect();
+            drop(blocks);
+        });
+    }
+    let stats = matrix.stats().sectors[0].clone();
+    others.into_iter().for_each(Other::end);
+    assert!(stats.cached_bytes <= stats.size_bytes / 8, "{stats:?}");
 }
 
 /// An aligned block is there; nobody is short of memory.

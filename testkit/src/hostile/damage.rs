@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use am_layout::roster::LINE_WORDS;
 use am_layout::{
-    FIXED_BYTES, GUARD_WORDS, HEAD_WORDS, LEN_MAX, ROSTER_AT_BYTES, SECTORS, SectorGeometry, State,
+    FIXED_BYTES, GUARD_WORDS, HEAD_WORDS, LEN_MAX, ROSTER_AT_BYTES, SECTORS, SectorGeometry, Seen,
+    State,
 };
 
 use super::bed::Bed;
@@ -69,6 +70,20 @@ impl<'a> Granule<'a> {
         block
     }
 
+    /// The `number`th block of a sector that a thread's cache keeps, round and round; the first block if none
+    /// is kept.
+    fn parked(bed: &'a Bed, sector: u8, number: u8) -> Self {
+        let first = Self::of(bed, sector, 0);
+        let granules = (0..first.sector.granules).map(|at| Self { at, ..first });
+        let is_parked = |granule: &Self| {
+            let word = granule.word(bed).load(Relaxed);
+            matches!(Seen::decode(word), Seen::Head(State::Cached, _))
+        };
+        let parked: Vec<Self> = granules.filter(is_parked).collect();
+        let at = usize::from(number).checked_rem(parked.len());
+        at.map_or(first, |at| parked[at])
+    }
+
     fn end(self, bed: &Bed) -> Self {
         self.plus((self.word(bed).load(Relaxed) & LEN_MAX).into())
     }
@@ -114,6 +129,10 @@ impl Place {
             }
             Self::NearHead(sector, number, delta) => {
                 let found = Granule::block(bed, sector, number).plus(delta.into());
+                (found.index(), Some(found))
+            }
+            Self::NearParked(sector, number, delta) => {
+                let found = Granule::parked(bed, sector, number).plus(delta.into());
                 (found.index(), Some(found))
             }
             Self::NearEnd(sector, number, delta) => {

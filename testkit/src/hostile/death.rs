@@ -15,6 +15,8 @@ use super::step::Size;
 /// Sizes of the blocks that a participant dies with: some of every sector that has room.
 const HELD_BYTES: [Size; 5] =
     [Size::Small(10), Size::Small(40), Size::Any(1000), Size::Any(6000), Size::Large(40)];
+/// Sizes of the blocks that its cache keeps then.
+const PARKED_BYTES: [Size; 3] = [Size::Small(70), Size::Any(2000), Size::Any(9000)];
 /// Words of a lane before its intents.
 const INTENTS: usize = 2;
 
@@ -73,7 +75,7 @@ impl Drop for LocksOfOne {
     }
 }
 
-/// Lets a participant die that holds blocks and has one in hand, as `how` says.
+/// Lets a participant die that holds blocks, keeps some in its cache, and has one in hand, as `how` says.
 ///
 /// Whatever it did to the segment when it left is undone. Other processes' damages of that moment
 /// are undone with it.
@@ -87,6 +89,7 @@ pub fn die(bed: &Bed, handle: Handle, how: u8) {
             offset
         })
         .collect();
+    PARKED_BYTES.iter().for_each(|size| drop(handle.allocate(size.bytes())));
     let mut words = bed.snapshot();
     let slot = handle.participants().into_iter().find(|participant| participant.own);
     if let Some(slot) = slot.filter(|slot| (slot.slot as usize) < SLOTS) {

@@ -154,6 +154,16 @@ impl<'m> Player<'m> {
 
     fn look(&mut self, matrix: &'m Matrix, operation: Operation) -> Result<(), Broken> {
         match operation {
+            Operation::AckUnshared { which } => {
+                if let Some(offset) = self.pick_offset(which) {
+                    // SAFETY: only this victim knows it. Damage may make others find it in their caches:
+                    // then a block is parked twice, which is what damage can do by itself, too.
+                    self.seen(unsafe { matrix.ack_unshared(offset) });
+                }
+            }
+            Operation::Trim => {
+                self.seen(matrix.trim());
+            }
             Operation::FromForged { raw } => self.keep(matrix.from_offset(self.offset(raw)))?,
             Operation::AckForged { raw } => {
                 self.seen(matrix.ack(self.offset(raw)));

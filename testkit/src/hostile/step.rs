@@ -71,6 +71,10 @@ pub enum Operation {
     Ack {
         which: u8,
     },
+    AckUnshared {
+        which: u8,
+    },
+    Trim,
     AckForged {
         raw: Raw,
     },
@@ -173,6 +177,8 @@ pub enum Place {
     Granule(u8, u32),
     /// The head of a block, by its number in the sector, or a word so many beside it.
     NearHead(u8, u8, Beside),
+    /// The head of a block in a thread's cache, by its number among those, or a word so many beside it.
+    NearParked(u8, u8, Beside),
     /// Where that block ends, or a word so many beside it.
     NearEnd(u8, u8, Beside),
     /// A word of that block's header.

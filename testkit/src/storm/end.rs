@@ -41,8 +41,8 @@ pub fn recover_all(matrix: &Matrix) -> Result<u64> {
     Ok(blocks)
 }
 
-/// Looks at a segment whose only user holds `held` blocks and gave none away; returns how many
-/// blocks belonged to nobody, and gives them back.
+/// Looks at a segment whose only user holds `held` blocks, keeps none in a cache, and gave none away; returns
+/// how many blocks belonged to nobody, and gives them back.
 pub fn balance(matrix: &Matrix, held: u64, kills: u64, findings: &mut Findings) -> u64 {
     let violations = matrix.check();
     for violation in violations.iter().take(SHOWN_MAX) {
@@ -53,6 +53,9 @@ pub fn balance(matrix: &Matrix, held: u64, kills: u64, findings: &mut Findings) 
         let sum = s.free_bytes + s.allocated_bytes;
         findings.demand(sum == s.size_bytes, || {
             format!("{}: {} bytes are free or used, of {}", s.sector, sum, s.size_bytes)
+        });
+        findings.demand(s.cached_blocks == 0 && s.cached_bytes == 0, || {
+            format!("{}: {} blocks are in the caches of the dead", s.sector, s.cached_blocks)
         });
         findings.demand(s.in_flight_blocks == 0 && s.corrupt == 0, || {
             format!("{}: {} in flight, {} corrupt", s.sector, s.in_flight_blocks, s.corrupt)

@@ -3,7 +3,7 @@
 //! Children run the endurance mix on one segment, with guards, every payload filled and verified.
 //! Every few milliseconds the parent kills one with SIGKILL, wherever it is, and replaces it at
 //! once; now and then it stops one for a while instead, which then must lose nothing. The parent
-//! has blocks of its own all the time. In the end all children are killed, the parent recovers,
+//! has blocks of its own all the time. All of them work as users do, by way of thread caches. In the end all children are killed, the parent recovers,
 //! and the books must balance: every byte free or the parent's, no violation, no payload changed.
 //!
 //! A child killed between `into_offset` and `from_offset` leaves a block that belongs to nobody,
@@ -229,10 +229,16 @@ impl Storm<'_> {
                 Err(error) => findings.0.push(format!("{error:#}")),
             }
         }
+        if let Err(error) = matrix.trim() {
+            findings.0.push(format!("the parent: {error}"));
+        }
         let losses = crew.kills * u64::from(self.args.threads);
         let orphans = balance(matrix, worker.live() as u64, losses, &mut findings);
         if let Err(error) = worker.drain() {
             findings.0.push(format!("the parent: {error:#}"));
+        }
+        if let Err(error) = matrix.trim() {
+            findings.0.push(format!("the parent: {error}"));
         }
         whole(matrix, &mut findings);
         let corrupted = self.sum(|t| &t.corrupted);

@@ -82,7 +82,9 @@ impl<'m> Worker<'m> {
             40..60 => self.grow(),
             60..70 => self.allocate_batch(),
             70..80 => self.free_batch(),
-            80..700 if self.live.len() < LIVE_MAX => self.allocate(),
+            80..100 => self.allocate_and_ack(),
+            100..102 => self.trim(),
+            102..700 if self.live.len() < LIVE_MAX => self.allocate(),
             _ => self.free(),
         }
     }
@@ -159,6 +161,29 @@ impl<'m> Worker<'m> {
         anyhow::ensure!(block.len() == len, "{offset} had {len} bytes, and now {}", block.len());
         self.done();
         self.live.push(Live { block, key });
+        Ok(())
+    }
+
+    /// Allocates a block by its offset, and acks it. Between the two it is nobody's.
+    fn allocate_and_ack(&mut self) -> Result<()> {
+        let size = self.size();
+        let offset = match self.matrix.allocate_offset(size) {
+            Ok(offset) => offset,
+            Err(error) => return self.refused(error).context("allocate_offset"),
+        };
+        if self.rng.bool() {
+            self.matrix.ack(offset).context("ack")?;
+        } else {
+            // SAFETY: nobody else knows the offset.
+            unsafe { self.matrix.ack_unshared(offset) }.context("ack_unshared")?;
+        }
+        self.done();
+        Ok(())
+    }
+
+    fn trim(&mut self) -> Result<()> {
+        self.matrix.trim().context("trim")?;
+        self.done();
         Ok(())
     }
 
