@@ -32,13 +32,13 @@ fn death_in_the_life_of_a_cache(granules: u32, piece: u32, pieces: u32) {
 }
 
 #[test]
-fn death_in_the_life_of_a_cache_carved_from_an_end_loses_nothing() {
+fn thread_that_dies_in_the_life_of_a_cache_carved_from_an_end_loses_nothing() {
     death_in_the_life_of_a_cache(4, 1, 3);
     death_in_the_life_of_a_cache(5, 2, 2);
 }
 
 #[test]
-fn death_in_the_life_of_a_cache_that_fits_exactly_loses_nothing() {
+fn thread_that_dies_in_the_life_of_a_cache_that_fits_exactly_loses_nothing() {
     death_in_the_life_of_a_cache(3, 1, 3);
     death_in_the_life_of_a_cache(4, 2, 2);
 }
