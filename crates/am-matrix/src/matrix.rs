@@ -7,12 +7,12 @@ use crate::error::{Error, SectorId};
 use crate::lanes::{self, Lanes};
 use crate::liveness::{Immortal, Liveness};
 use crate::recovery::{Recovery, recover_first, recover_left_behind};
-use am_cache::Cache;
 use am_layout::roster::{Roster, RosterLane};
 use am_layout::{
     BadGeometry, CONTROL_AT_BYTES, CONTROL_WORDS, Geometry, OFFSET_UNIT_BYTES, Offset,
     SECTOR_ALIGN_BYTES, SECTORS, SectorGeometry, State,
 };
+use am_cache::Cache;
 use am_ripple::{Carved, NoBlock, Want, WrongState};
 use am_tlsf::{Headers, Index, IndexShape, Lane, Sector};
 use crossbeam_utils::CachePadded;
@@ -250,8 +250,9 @@ impl Matrix {
     pub fn ack(&self, offset: Offset) -> Result<(), Error> {
         let (part, granule) = self.locate(offset)?;
         let lanes = self.lanes()?;
-        let put =
-            |cache: &mut Cache, lane: &Lane<'_>| cache.put_allocated(&part.sector, lane, granule);
+        let put = |cache: &mut Cache, lane: &Lane<'_>| {
+            cache.put_allocated(&part.sector, lane, granule)
+        };
         self.give_up(lanes, part, granule, put).map_err(|wrong| not_allocated(offset, wrong))
     }
 
@@ -271,8 +272,7 @@ impl Matrix {
     pub unsafe fn ack_unshared(&self, offset: Offset) -> Result<(), Error> {
         let (part, granule) = self.locate(offset)?;
         let lanes = self.lanes()?;
-        let put =
-            |cache: &mut Cache, lane: &Lane<'_>| cache.put_unshared(&part.sector, lane, granule);
+        let put = |cache: &mut Cache, lane: &Lane<'_>| cache.put_unshared(&part.sector, lane, granule);
         self.give_up(lanes, part, granule, put).map_err(|wrong| not_allocated(offset, wrong))
     }
 
