@@ -40,6 +40,7 @@ pub enum Mutation {
     CutForgetsFirst,
     FlushForgetsIntent,
     FlushForgetsHeads,
+    FlushWithoutRelease,
     UnparkWithoutRelease,
     RecoverForgetsCached,
 }
@@ -82,10 +83,11 @@ impl Mutation {
     ];
 
     /// Defects of the thread caches.
-    pub const CACHE: [Mutation; 5] = [
+    pub const CACHE: [Mutation; 6] = [
         Mutation::CutForgetsFirst,
         Mutation::FlushForgetsIntent,
         Mutation::FlushForgetsHeads,
+        Mutation::FlushWithoutRelease,
         Mutation::UnparkWithoutRelease,
         Mutation::RecoverForgetsCached,
     ];

@@ -1,7 +1,7 @@
 //! Parking: passing blocks between their users and a thread cache, and from there back.
 //!
 //! A parked block is `CACHED`: handed to nobody, and the cache's own. Whose cache it is, its header
-//! says as it does of a held block (I9), so a death gives both back. Nobody else changes the word of
+//! says as it does of a held block (I10), so a death gives both back. Nobody else changes the word of
 //! a parked block, nor of a held one, so passing it between the two takes no exchange: a load and a
 //! store. It is in somebody's hands throughout, so there is no limbo and no intent to tell.
 
@@ -101,7 +101,7 @@ pub fn unpark<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32, to: State) 
 ///
 /// One locked instruction or a few per *run* of neighbours: the blocks are the caller's alone, so they
 /// come into limbo by plain stores. The ripple's last exchange is the barrier between the intent and
-/// the look at what is suspected (E8).
+/// the look at what is suspected (E11).
 pub fn give_back_parked<H: Headers>(
     sector: &Sector<'_, H>,
     lane: &Lane<'_>,
@@ -123,16 +123,14 @@ pub fn give_back_parked<H: Headers>(
                 if !mutation::is(Mutation::FlushForgetsIntent) {
                     lane.begin(at, at + len);
                 }
-                // Release (E8): whoever sees it in flight sees the intent.
-                sector.word(at).store(head(State::Acked, len));
+                make_limbo(sector, at, head(State::Acked, len));
                 run = Some(Range { head: at, len });
             }
             Some(run) => {
                 lane.extend(at, at + len);
-                // Ours (I3); the run's last read-modify-write publishes it (E1). Release (E8):
-                // whoever finds no head here sees the intent.
+                // Ours (I3); the run's last read-modify-write publishes it (E1).
                 if !mutation::is(Mutation::FlushForgetsHeads) {
-                    sector.word(at).store(INTERIOR);
+                    make_limbo(sector, at, INTERIOR);
                 }
                 run.len += len;
             }
@@ -142,4 +140,15 @@ pub fn give_back_parked<H: Headers>(
         give_back(sector, lane, run);
     }
     wrong
+}
+
+/// Takes a parked block's granules into limbo, of which the lane's intent tells already.
+#[inline]
+fn make_limbo<H: Headers>(sector: &Sector<'_, H>, at: u32, word: u32) {
+    if mutation::is(Mutation::FlushWithoutRelease) {
+        sector.word(at).store_relaxed(word);
+    } else {
+        // Release (E8, E11): whoever sees it in flight, or finds no head here, sees the intent.
+        sector.word(at).store(word);
+    }
 }

@@ -7,15 +7,62 @@ mod world;
 
 use am_layout::{Event, Seen, State};
 use am_ripple::{
-    Carved, Lane, NoBlock, Want, WrongState, ack, ack_many, allocate, give, grow, repair, shrink,
-    split, take,
+    Carved, Lane, NoBlock, Sector, Want, WrongState, ack, ack_many, allocate, give,
+    give_back_parked, grow, park, park_allocated, park_unshared, repair, shrink, split, take,
+    unpark,
 };
 use ops::{Op, Oracle};
 use proptest::prelude::*;
-use world::World;
+use world::{Lefts, World};
 
 /// Lanes that the steps take turns on: hints of one must not mislead another.
 const LANES: usize = 3;
+
+/// What the owner of everything is called: there is one participant.
+const ME: u32 = 1;
+
+/// A step on the sector, or one of a cache.
+#[derive(Clone, Debug)]
+enum Step {
+    Sector(Op),
+    /// Carves `pieces` parked blocks at once.
+    Refill {
+        pieces: u32,
+        size: u32,
+    },
+    /// Parks a block that is held or allocated; `unshared` says how the latter.
+    Park {
+        which: usize,
+        unshared: bool,
+    },
+    /// Hands a parked block out.
+    Unpark {
+        which: usize,
+        held: bool,
+    },
+    /// Gives back `count` blocks as parked ones, from the one picked on; some may not be.
+    Flush {
+        which: usize,
+        count: usize,
+    },
+}
+
+/// One random step; sizes have up to `bits` bits.
+fn step(bits: u32) -> impl Strategy<Value = Step> {
+    let which = any::<usize>;
+    prop_oneof![
+        4 => ops::op(bits).prop_map(Step::Sector),
+        1 => (1..=20u32, ops::size(bits))
+            .prop_map(|(pieces, size)| Step::Refill { pieces, size }),
+        2 => (which(), any::<bool>()).prop_map(|(which, unshared)| Step::Park { which, unshared }),
+        2 => (which(), any::<bool>()).prop_map(|(which, held)| Step::Unpark { which, held }),
+        1 => (which(), 0..20usize).prop_map(|(which, count)| Step::Flush { which, count }),
+    ]
+}
+
+fn steps(len: usize, bits: u32) -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(bits), 1..=len)
+}
 
 struct Player {
     world: World,
@@ -51,9 +98,27 @@ impl Player {
         1 + size % (self.granules() + self.granules() / 8 + 1)
     }
 
+    fn sector(&self) -> Sector<'_, Lefts<'_>> {
+        self.world.sector_of(ME)
+    }
+
     /// Plays one step and looks at the whole sector.
-    fn play(&mut self, op: &Op) {
+    fn play(&mut self, step: &Step) {
         self.turn += 1;
+        match *step {
+            Step::Sector(ref op) => self.play_on_sector(op),
+            Step::Refill { pieces, size } => self.refill(pieces, size),
+            Step::Park { which, unshared } => self.park(which, unshared),
+            Step::Unpark { which, held } => self.unpark(which, held),
+            Step::Flush { which, count } => self.flush(which, count),
+        }
+        // The audit reads every granule.
+        if self.granules() <= 1000 || self.turn.is_multiple_of(8) {
+            self.audit();
+        }
+    }
+
+    fn play_on_sector(&mut self, op: &Op) {
         match *op {
             Op::Allocate { size, align_log, held } => self.allocate(size, align_log, held),
             Op::Free { which } => self.free(which),
@@ -67,13 +132,9 @@ impl Player {
             Op::AllocateMany { count, size } => self.allocate_many(count as u32, size),
             Op::FreeMany { which, count } => self.free_many(which, count),
             Op::Repair => {
-                let largest = repair(&self.world.sector(), self.lane());
+                let largest = repair(&self.sector(), self.lane());
                 assert_eq!(largest, self.oracle.largest_gap());
             }
-        }
-        // The audit reads every granule.
-        if self.granules() <= 1000 || self.turn.is_multiple_of(8) {
-            self.audit();
         }
     }
 
@@ -82,7 +143,7 @@ impl Player {
         let live: Vec<Carved> = self.oracle.live().map(carved).collect();
         self.world.assert_sound(&live);
         for (at, len, &state) in self.oracle.live() {
-            assert_eq!(self.world.sector().seen_at(at), Seen::Head(state, len), "at {at}");
+            assert_eq!(self.sector().seen_at(at), Seen::Head(state, len), "at {at}");
         }
         // Alone, no thread is in anybody's way.
         for event in [Event::LostCas, Event::Contended, Event::RippleCut, Event::Corrupt] {
@@ -94,7 +155,7 @@ impl Player {
 
     fn request(&mut self, want: Want) -> Option<Carved> {
         let fits = self.oracle.fits(want.len(), want.align());
-        match allocate(&self.world.sector(), self.lane(), &want) {
+        match allocate(&self.sector(), self.lane(), &want) {
             Ok(block) => {
                 assert!(fits, "{block:?} for {want:?}, but no gap is long enough");
                 Some(block)
@@ -122,7 +183,11 @@ impl Player {
     fn free(&mut self, which: usize) {
         let Some(at) = self.oracle.pick(which) else { return };
         let (len, state) = self.oracle.remove(at);
-        assert_eq!(ack(&self.world.sector(), self.lane(), at, state), Ok(len));
+        if state == State::Cached {
+            assert_eq!(give_back_parked(&self.sector(), self.lane(), &mut [at]), 0);
+        } else {
+            assert_eq!(ack(&self.sector(), self.lane(), at, state), Ok(len));
+        }
         self.freed_last = Some(at);
     }
 
@@ -134,7 +199,7 @@ impl Player {
 
     /// Acks any place at all: it works for an allocated block only, and else changes nothing.
     fn forged_ack(&mut self, at: u32) {
-        let got = ack(&self.world.sector(), self.lane(), at, State::Allocated);
+        let got = ack(&self.sector(), self.lane(), at, State::Allocated);
         match self.oracle.get(at) {
             Some(&(len, State::Allocated)) => {
                 assert_eq!(got, Ok(len));
@@ -151,7 +216,7 @@ impl Player {
     /// Gives or takes a block, twice: the second time it is in the wrong state.
     fn change(&mut self, which: usize, from: State, to: State) {
         let Some(at) = self.oracle.pick(which) else { return };
-        let sector = self.world.sector();
+        let sector = self.world.sector_of(ME);
         let lane = &self.lanes[self.turn % LANES];
         let call = |at| if to == State::Held { take(&sector, lane, at) } else { give(&sector, at) };
         let (len, state) = self.oracle.get_mut(at);
@@ -168,7 +233,7 @@ impl Player {
         let Some(at) = self.oracle.pick(which) else { return };
         let wanted = self.len(size);
         let room = self.oracle.room_behind(at);
-        let got = grow(&self.world.sector(), self.lane(), at, wanted);
+        let got = grow(&self.sector(), self.lane(), at, wanted);
         let (len, state) = self.oracle.get_mut(at);
         if *state != State::Held {
             assert!(got.is_err(), "grew a block that no guard owns");
@@ -183,7 +248,7 @@ impl Player {
     fn shrink(&mut self, which: usize, size: u32) {
         let Some(at) = self.oracle.pick(which) else { return };
         let wanted = self.len(size) - 1;
-        let got = shrink(&self.world.sector(), self.lane(), at, wanted);
+        let got = shrink(&self.sector(), self.lane(), at, wanted);
         let (len, state) = self.oracle.get_mut(at);
         let allowed = *state == State::Held && (1..=*len).contains(&wanted);
         assert_eq!(got.is_ok(), allowed, "{wanted} from {len} {state:?}: {got:?}");
@@ -200,7 +265,7 @@ impl Player {
             return;
         }
         let Some(block) = self.request(Want::held(len)) else { return };
-        let got = split(&self.world.sector(), self.lane(), block.head, piece);
+        let got = split(&self.sector(), self.lane(), block.head, piece);
         let pieces = len / piece;
         if pieces == 0 {
             assert!(got.is_err(), "split into pieces longer than the block");
@@ -224,11 +289,78 @@ impl Player {
         let turns = (which >> 8) % blocks.len().max(1);
         blocks.rotate_left(turns);
         let mut heads: Vec<u32> = blocks.iter().map(|&(at, _)| at).collect();
-        let got = ack_many(&self.world.sector(), self.lane(), &mut heads, State::Held);
+        let got = ack_many(&self.sector(), self.lane(), &mut heads, State::Held);
         blocks.sort_unstable_by_key(|&(at, _)| at);
         let wrong = blocks.iter().find(|&&(_, state)| state != State::Held).map(|&(at, _)| at);
         assert_eq!(got.err().map(|wrong| wrong.granule), wrong);
         for (at, _) in blocks.into_iter().filter(|&(_, state)| state == State::Held) {
+            self.oracle.remove(at);
+            self.freed_last = Some(at);
+        }
+    }
+
+    fn refill(&mut self, pieces: u32, size: u32) {
+        let piece = 1 + self.len(size) / (pieces + 1);
+        let want = Want::cached(piece, pieces);
+        assert_eq!(want.len(), piece * pieces);
+        let Some(run) = self.request(want) else { return };
+        assert_eq!(run.len, want.len());
+        for number in 0..pieces {
+            self.oracle.insert(run.head + number * piece, piece, State::Cached);
+        }
+    }
+
+    /// Parks a block, twice: the second time it is in the wrong state.
+    fn park(&mut self, which: usize, unshared: bool) {
+        let Some(at) = self.oracle.pick(which) else { return };
+        let &(len, state) = self.oracle.get(at).expect("a live block");
+        let (sector, lane) = (self.sector(), self.lane());
+        let raw = || match unshared {
+            true => park_unshared(&sector, lane, at),
+            false => park_allocated(&sector, lane, at),
+        };
+        let wrong =
+            |expected, state| WrongState { granule: at, expected, seen: Seen::Head(state, len) };
+        match state {
+            State::Held => {
+                assert_eq!(raw(), Err(wrong(State::Allocated, State::Held)));
+                assert_eq!(park(&sector, at, len), Ok(()));
+            }
+            State::Allocated => {
+                assert_eq!(park(&sector, at, len), Err(wrong(State::Held, State::Allocated)));
+                assert_eq!(raw(), Ok(len));
+            }
+            _ => {}
+        }
+        assert_eq!(park(&sector, at, len), Err(wrong(State::Held, State::Cached)));
+        assert_eq!(raw(), Err(wrong(State::Allocated, State::Cached)));
+        self.oracle.get_mut(at).1 = State::Cached;
+    }
+
+    /// Hands a block out that is parked, once.
+    fn unpark(&mut self, which: usize, held: bool) {
+        let Some(at) = self.oracle.pick(which) else { return };
+        let &(len, state) = self.oracle.get(at).expect("a live block");
+        let to = if held { State::Held } else { State::Allocated };
+        assert_eq!(unpark(&self.sector(), at, len, to), state == State::Cached);
+        if state == State::Cached {
+            assert!(!unpark(&self.sector(), at, len, to), "handed out twice");
+            self.oracle.get_mut(at).1 = to;
+        }
+    }
+
+    /// Gives back blocks in no order, parked ones and others, which stay.
+    fn flush(&mut self, which: usize, count: usize) {
+        let Some(first) = self.oracle.pick(which) else { return };
+        let picked = self.oracle.live().filter(|&(at, ..)| at >= first).take(count);
+        let mut heads: Vec<u32> = picked.map(|(at, ..)| at).collect();
+        let turns = (which >> 8) % heads.len().max(1);
+        heads.rotate_left(turns);
+        let wrong = give_back_parked(&self.sector(), self.lane(), &mut heads);
+        let is_parked = |at: &u32| self.oracle.get(*at).is_some_and(|b| b.1 == State::Cached);
+        let (parked, others): (Vec<u32>, Vec<u32>) = heads.iter().partition(|at| is_parked(at));
+        assert_eq!(wrong as usize, others.len());
+        for at in parked {
             self.oracle.remove(at);
             self.freed_last = Some(at);
         }
@@ -245,9 +377,9 @@ impl Player {
     }
 }
 
-fn play(granules: u32, ops: &[Op]) {
+fn play(granules: u32, steps: &[Step]) {
     let mut player = Player::new(granules);
-    ops.iter().for_each(|op| player.play(op));
+    steps.iter().for_each(|step| player.play(step));
     player.finish();
 }
 
@@ -256,26 +388,26 @@ proptest! {
 
     #[test]
     fn sector_of_one_to_three_granules_agrees_with_the_oracle(
-        granules in 1u32..=3, ops in ops::ops(60, 3),
+        granules in 1u32..=3, steps in steps(60, 3),
     ) {
-        play(granules, &ops);
+        play(granules, &steps);
     }
 
     #[test]
     fn sector_around_one_chunk_agrees_with_the_oracle(
-        granules in 31u32..=33, ops in ops::ops(150, 5),
+        granules in 31u32..=33, steps in steps(150, 5),
     ) {
-        play(granules, &ops);
+        play(granules, &steps);
     }
 
     #[test]
-    fn sector_of_a_thousand_granules_agrees_with_the_oracle(ops in ops::ops(300, 9)) {
-        play(1000, &ops);
+    fn sector_of_a_thousand_granules_agrees_with_the_oracle(steps in steps(300, 9)) {
+        play(1000, &steps);
     }
 
     #[test]
-    fn sector_of_a_thousand_granules_in_crumbs_agrees_with_the_oracle(ops in ops::ops(600, 3)) {
-        play(1000, &ops);
+    fn sector_of_a_thousand_granules_in_crumbs_agrees_with_the_oracle(steps in steps(600, 3)) {
+        play(1000, &steps);
     }
 }
 
@@ -283,8 +415,8 @@ proptest! {
     #![proptest_config(ops::config(20))]
 
     #[test]
-    fn sector_with_a_tree_of_three_levels_agrees_with_the_oracle(ops in ops::ops(300, 15)) {
-        play(40_000, &ops);
+    fn sector_with_a_tree_of_three_levels_agrees_with_the_oracle(steps in steps(300, 15)) {
+        play(40_000, &steps);
     }
 }
 

@@ -4,8 +4,10 @@
 mod world;
 
 use am_layout::roster::RECOVERER;
-use am_layout::{State, Word, head};
-use am_ripple::{Found, Recoverer, Want, ack, allocate, split};
+use am_layout::{INTERIOR, State, Word, head};
+use am_ripple::{
+    Carved, Found, Lane, Recoverer, Sector, Want, ack, allocate, give_back_parked, split,
+};
 use am_tlsf::{CHUNK_SHIFT, Cell, IndexShape};
 use std::time::{Duration, Instant};
 use world::World;
@@ -58,6 +60,31 @@ fn bit_without_its_parents_is_led_to_after_a_recovery() {
     recover(&world);
     ack(&sector, &lane, blocks[1].head, State::Allocated).unwrap();
     assert!(sector.index().reaches(cell, chunk), "a free block that no hint leads to");
+}
+
+/// The dead had parked runs and was flushing; a living cache's blocks lie between and stay.
+#[test]
+fn cache_of_a_dead_thread_goes_back_and_a_living_one_stays() {
+    let world = World::shared(200);
+    let (dead, living) = (world.sector_of(DEAD), world.sector_of(LIVING));
+    let (dead_lane, living_lane) = (world.lane(10, DEAD), world.lane(11, LIVING));
+    let run = |sector: &Sector<'_, _>, lane: &Lane<'_>| {
+        sector.carve(lane, &Want::cached(3, 5)).expect("a run fits")
+    };
+    let runs = [0; 4].map(|_| (run(&dead, &dead_lane), run(&living, &living_lane)));
+    // In the midst of a flush of the first run: two blocks of five are in limbo, as one range.
+    let [(flushed, _), ..] = runs;
+    dead_lane.begin(flushed.head, flushed.head + 6);
+    world.words[flushed.head as usize].store(head(State::Acked, 3));
+    world.words[flushed.head as usize + 3].store(INTERIOR);
+    let found = recover(&world);
+    let cached = found.iter().filter(|found| matches!(found, Found::Cached { len: 3, .. }));
+    assert_eq!(cached.count(), 4 * 5 - 2, "{found:?}");
+    let kept = |(_, run): (Carved, Carved)| (0..5).map(move |n| run.head + 3 * n);
+    let mut heads: Vec<u32> = runs.into_iter().flat_map(kept).collect();
+    world.assert_sound(&heads.iter().map(|&head| Carved { head, len: 3 }).collect::<Vec<_>>());
+    assert_eq!(give_back_parked(&living, &living_lane, &mut heads), 0);
+    world.assert_whole();
 }
 
 fn leaf(world: &World, granules: u32, cell: Cell, chunk: u32) -> &Word {

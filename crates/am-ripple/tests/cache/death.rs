@@ -3,10 +3,11 @@
 use crate::harness::death::{
     DEAD, DEAD_LANE, LIVING, LIVING_LANE, OTHER, OTHER_LANE, arena, for_every_death,
 };
-use crate::harness::{Arena, bodies, check, race};
-use crate::{Cache, give_all_back};
+use crate::harness::{Arena, bodies, body, check, race};
+use crate::{Cache, flush, give_all_back};
 use am_layout::State;
 use am_ripple::{Carved, Headers, Want, allocate, take};
+use am_tlsf::{CHUNK_SHIFT, Cell};
 use loom::sync::Arc;
 
 /// The dead died anywhere in the life of a cache: refill, hand out, park, flush.
@@ -31,13 +32,13 @@ fn death_in_the_life_of_a_cache(granules: u32, piece: u32, pieces: u32) {
 }
 
 #[test]
-fn death_in_the_life_of_a_cache_carved_from_an_end_loses_nothing() {
+fn thread_that_dies_in_the_life_of_a_cache_carved_from_an_end_loses_nothing() {
     death_in_the_life_of_a_cache(4, 1, 3);
     death_in_the_life_of_a_cache(5, 2, 2);
 }
 
 #[test]
-fn death_in_the_life_of_a_cache_that_fits_exactly_loses_nothing() {
+fn thread_that_dies_in_the_life_of_a_cache_that_fits_exactly_loses_nothing() {
     death_in_the_life_of_a_cache(3, 1, 3);
     death_in_the_life_of_a_cache(4, 2, 2);
 }
@@ -160,24 +161,41 @@ fn death_in_parking_an_offset_beside_its_taker_loses_nothing() {
     );
 }
 
-/// A block that looked like limbo a moment ago, flushed by the living.
+/// A block that looked like limbo a moment ago, flushed by the living: it flows left.
 #[test]
 fn suspect_that_a_living_cache_flushes_is_not_nobodys() {
     check(2, || {
         let arena = Arc::new(arena(2));
-        let mut cache = Cache::living().full(&arena, 1, 1);
-        race(
-            &arena,
-            bodies![
-                |a: &Arena| {
-                    a.recover_by(|recoverer, found| recoverer.judge(1, 1, found));
-                },
-                move |a: &Arena| cache.flush(a),
-            ],
-        );
+        let cache = Cache::living().full(&arena, 1, 1); // [free][parked]
+        judge_beside_a_flush(&arena, 1, cache);
         arena.assert_recovered(&[]);
         arena.world.assert_whole();
     });
+}
+
+/// The same for a granule inside a run: it has no head, so no exchange of the recoverer's would fail.
+///
+/// Behind a block in use, and with its hint there already, the run is published without any barrier but
+/// the one that E11 counts on.
+#[test]
+fn suspect_that_a_living_cache_flushes_in_a_run_is_not_nobodys() {
+    check(2, || {
+        let arena = Arc::new(arena(3));
+        let cache = Cache::living().full(&arena, 1, 2);
+        let left = arena.get(LIVING_LANE, LIVING, &Want::held(1)).expect("fits"); // [left][run 2]
+        arena.world.sector().index().set(Cell::of(2), 1 >> CHUNK_SHIFT);
+        judge_beside_a_flush(&arena, 2, cache);
+        arena.assert_recovered(&[left]);
+        arena.put(LIVING_LANE, LIVING, left, State::Held);
+        arena.world.assert_whole();
+    });
+}
+
+fn judge_beside_a_flush(arena: &Arc<Arena>, at: u32, cache: Cache) {
+    let judge = body(move |a: &Arena| {
+        a.recover_by(|recoverer, found| recoverer.judge(at, 1, found));
+    });
+    race(arena, vec![judge, flush(cache)]);
 }
 
 /// The dead told of a run and died before the exchange; a living cache flushes it, and `then` does

@@ -4,10 +4,10 @@
 //! Part of `cargo xtask model`; its deliberate defects are part of `cargo xtask model --mutants`.
 #![cfg(loom)]
 
+mod alive;
 mod death;
 #[path = "../harness/mod.rs"]
 mod harness;
-mod living;
 #[path = "../world/mod.rs"]
 mod world;
 

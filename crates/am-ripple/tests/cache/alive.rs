@@ -171,7 +171,7 @@ fn block_that_is_parked_and_acked_at_once_has_one_winner() {
 /// What the cache's thread wrote is seen by whoever takes the block, though the offset came without
 /// any order.
 #[test]
-fn block_that_a_cache_hands_out_is_taken_with_its_header_and_payload() {
+fn unparked_block_is_taken_with_its_header_and_payload() {
     check(3, || {
         let arena = Arc::new(arena(2));
         arena.world.lane(OTHER_LANE, OTHER);
