@@ -205,7 +205,12 @@ impl Cache {
     /// Returns how many blocks went. Lock-free, bounded.
     #[cold]
     #[inline(never)]
-    pub fn relieve<H: Headers>(&mut self, sector: &Sector<'_, H>, lane: &Lane<'_>, most: u32) -> u32 {
+    pub fn relieve<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        lane: &Lane<'_>,
+        most: u32,
+    ) -> u32 {
         let pressure = sector.pressure();
         if pressure != self.pressure {
             self.pressure = pressure;

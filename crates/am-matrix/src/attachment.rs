@@ -276,7 +276,8 @@ fn next_id() -> u32 {
     static LAST_ID: AtomicU32 = AtomicU32::new(0);
     // Relaxed: only uniqueness matters. After four billion attachments, one in a microsecond, an hour
     // has passed in doing nothing else; then this process must not attach any more.
-    let next = LAST_ID.fetch_update(Relaxed, Relaxed, |id| id.checked_add(1).filter(|&id| id < u32::MAX));
+    let next =
+        LAST_ID.fetch_update(Relaxed, Relaxed, |id| id.checked_add(1).filter(|&id| id < u32::MAX));
     next.expect("a process attaches less than four billion times") + 1
 }
 

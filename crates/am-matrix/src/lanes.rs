@@ -103,7 +103,8 @@ impl Lanes {
     /// As [`with_cache`](Self::with_cache).
     pub(crate) unsafe fn give_back(&self, parts: &[Option<Part<'_>>; SECTORS]) {
         for part in parts.iter().flatten() {
-            let give_back = |cache: &mut Cache, lane: &Lane<'_>| cache.give_back(&part.sector, lane);
+            let give_back =
+                |cache: &mut Cache, lane: &Lane<'_>| cache.give_back(&part.sector, lane);
             // SAFETY: promised by the caller; the cache calls nothing but the sector.
             let back = unsafe { self.with_cache(part.id as usize, give_back) };
             self.hold(back.unwrap_or(0).wrapping_neg());

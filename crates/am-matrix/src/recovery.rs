@@ -232,7 +232,8 @@ impl<'f> Field<'f> {
                 };
                 let slot = part.sector.headers.owner(run.at).wrapping_sub(1);
                 if let Some(owned) = owned.get_mut(slot as usize) {
-                    let sums = if state == State::Held { &mut owned.held } else { &mut owned.cached };
+                    let sums =
+                        if state == State::Held { &mut owned.held } else { &mut owned.cached };
                     sums.blocks += 1;
                     sums.bytes += u64::from(len) << part.geometry.granule_shift;
                 }

@@ -147,7 +147,8 @@ impl Matrix {
         let lanes = self.lanes()?;
         let part = self.part_of(place);
         part.sector.headers.set_note(place.granule(), bytes as u64);
-        am_ripple::give(&part.sector, place.granule()).map_err(|wrong| self.not_held(place, wrong))?;
+        am_ripple::give(&part.sector, place.granule())
+            .map_err(|wrong| self.not_held(place, wrong))?;
         lanes.hold(1u32.wrapping_neg());
         Ok(())
     }
