@@ -324,15 +324,15 @@ impl Player {
         match state {
             State::Held => {
                 assert_eq!(raw(), Err(wrong(State::Allocated, State::Held)));
-                assert_eq!(park(&sector, at, len), Ok(()));
+                assert!(park(&sector, at, len));
             }
             State::Allocated => {
-                assert_eq!(park(&sector, at, len), Err(wrong(State::Held, State::Allocated)));
+                assert!(!park(&sector, at, len));
                 assert_eq!(raw(), Ok(len));
             }
             _ => {}
         }
-        assert_eq!(park(&sector, at, len), Err(wrong(State::Held, State::Cached)));
+        assert!(!park(&sector, at, len));
         assert_eq!(raw(), Err(wrong(State::Allocated, State::Cached)));
         self.oracle.get_mut(at).1 = State::Cached;
     }
