@@ -114,8 +114,7 @@ impl Cache {
             });
         }
         self.make_magazines(sector);
-        self.keep(sector, at, len);
-        Ok(true)
+        Ok(self.keep(sector, lane, at, len))
     }
 
     /// As [`put`](Self::put) for a block of any length that no guard owns; of several callers with the same
@@ -136,8 +135,7 @@ impl Cache {
             return Ok(false);
         }
         let len = park_allocated(sector, lane, at)?;
-        self.keep(sector, at, len);
-        Ok(true)
+        Ok(self.keep(sector, lane, at, len))
     }
 
     /// As [`put_allocated`](Self::put_allocated) with no locked instruction, for who knows that nobody
@@ -157,8 +155,7 @@ impl Cache {
             return Ok(false);
         }
         let len = park_unshared(sector, lane, at)?;
-        self.keep(sector, at, len);
-        Ok(true)
+        Ok(self.keep(sector, lane, at, len))
     }
 
     /// Tells whether there is a magazine for a block as long as the one at `at` seems to be.
@@ -168,15 +165,27 @@ impl Cache {
         len < self.magazines.len() as u32 || (len <= self.len_max && self.make_magazines(sector))
     }
 
+    /// Puts a block into its magazine that was just parked; tells whether it stays.
     #[inline]
-    fn keep<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32, len: u32) {
+    fn keep<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        lane: &Lane<'_>,
+        at: u32,
+        len: u32,
+    ) -> bool {
         match self.magazines.get_mut(len as usize) {
             Some(magazine) => {
                 magazine.push(at);
                 self.parked += len;
+                true
             }
-            // The word changed while it was looked at.
-            None => lost(sector).unwrap_or_default(),
+            // It is another block than it was when its length was looked at: an offset kept too long. This
+            // one is too long to keep.
+            None => {
+                give_back_parked(sector, lane, &mut [at]);
+                false
+            }
         }
     }
 
@@ -215,6 +224,8 @@ impl Cache {
         if pressure != self.pressure {
             self.pressure = pressure;
             self.limit = self.limit_first.min(most);
+            // No runs for later, while others find no block for now.
+            self.magazines.iter_mut().for_each(Magazine::ask_for_one);
             return self.give_back(sector, lane);
         }
         self.limit = self.limit.min(most);

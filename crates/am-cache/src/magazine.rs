@@ -61,6 +61,11 @@ impl Magazine {
         self.batch_log = self.batch_log.saturating_sub(2);
     }
 
+    /// The next refill asks for one block, as the first did.
+    pub fn ask_for_one(&mut self) {
+        self.batch_log = 0;
+    }
+
     /// Blocks left over: the next refill asks for less.
     pub fn was_too_full(&mut self) {
         self.batch_log = self.batch_log.saturating_sub(1);

@@ -48,4 +48,4 @@ pub use state::{
 };
 #[cfg(am_count)]
 pub use word::RMW_COUNT;
-pub use word::Word;
+pub use word::{Word, order_loads};

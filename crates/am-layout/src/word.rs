@@ -184,6 +184,16 @@ impl Default for Word {
     }
 }
 
+/// Orders the loads before it against those after it, as a full barrier would: whoever wrote what the
+/// former saw, and wrote something else before with a full barrier in between, is seen in both.
+///
+/// On x86-64 loads are not reordered with loads (Intel SDM vol. 3, 9.2.2), so there only the compiler
+/// has to be held back.
+#[inline]
+pub fn order_loads() {
+    full_barrier();
+}
+
 /// A full barrier directly after a read-modify-write of the same thread.
 #[inline]
 fn full_barrier() {

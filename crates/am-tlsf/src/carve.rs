@@ -2,7 +2,7 @@
 
 use crate::cell::Cell;
 use crate::index::CHUNK_SHIFT;
-use crate::lane::Lane;
+use crate::lane::{LONG, Lane};
 use crate::sector::{Headers, Sector};
 use am_layout::mutation::{self, Mutation};
 use am_layout::{Event, LEN_MAX, State, VALUE_BITS, head, tail};
@@ -11,9 +11,11 @@ use am_layout::{Event, LEN_MAX, State, VALUE_BITS, head, tail};
 const LANE_TRIES: u32 = 16;
 /// Chunks that the index may name before the search counts as failed.
 const SEARCH_TRIES: u32 = 512;
-/// Chunks that are tried for a block of the request's own cell. In a nearly full sector this is where
-/// the blocks are; a walk over all of it costs more than any number of chunks.
-const OWN_TRIES: u32 = 512;
+/// Chunks that are tried for a block of the request's own cell before longer ones are looked at.
+const OWN_FIRST: u32 = 64;
+/// Chunks that are tried there when no longer one was found. In a nearly full sector this is where the
+/// blocks are; a walk over all of it costs more than any number of chunks.
+const OWN_LAST: u32 = 512;
 /// Compare-exchanges on one head that may be lost before another is looked for.
 const LOST_MAX: u32 = 8;
 
@@ -119,8 +121,9 @@ impl<H: Headers> Sector<'_, H> {
     /// Takes a block, by the lane's hints first and then by the index.
     ///
     /// Lock-free and bounded. `None` means that the hints led to nothing within the bound, not that
-    /// nothing is free. Good fit: the first block of the first class that holds only large enough
-    /// ones.
+    /// nothing is free. Good fit: a block of the request's own class that is long enough, or else one
+    /// of the first class that holds only such; but a short block may come from wherever this
+    /// thread made a hole of less than 1024 granules.
     #[inline]
     pub fn carve(&self, lane: &Lane<'_>, want: &Want) -> Option<Carved> {
         let cell = Cell::at_least(want.len)?;
@@ -130,32 +133,55 @@ impl<H: Headers> Sector<'_, H> {
                 return Some(carved);
             }
         }
-        self.carve_by_index(lane, cell, want).or_else(|| self.carve_from_own_cell(lane, cell, want))
+        if let Some(head) = lane.take_long().filter(|&head| self.is_snug(head, cell))
+            && let Some(carved) = self.carve_from(lane, head, want)
+        {
+            return Some(carved);
+        }
+        self.carve_by_search(lane, cell, want)
+    }
+
+    /// Tells whether there is nothing shorter than the free block at `head` for a request that cell
+    /// `cell` would do for. Without this, the longest blocks are eaten up by requests that others
+    /// would do for.
+    #[inline]
+    fn is_snug(&self, head: u32, cell: Cell) -> bool {
+        let of = self.free_at(head).map(Cell::of);
+        of.is_some_and(|of| self.index().first(cell).is_none_or(|first| of <= first))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn carve_by_search(&self, lane: &Lane<'_>, cell: Cell, want: &Want) -> Option<Carved> {
+        let own = |tries| self.carve_from_own_cell(lane, cell, want, tries);
+        own(OWN_FIRST).or_else(|| self.carve_by_index(lane, cell, want)).or_else(|| own(OWN_LAST))
     }
 
     /// Looks in the cell of the length itself, where some blocks are too short.
     ///
     /// A sector full of blocks of 17 granules has its free ones there, and only there. Each chunk is tried
     /// once: what they do not yield, the slow path finds.
-    #[cold]
-    #[inline(never)]
-    fn carve_from_own_cell(&self, lane: &Lane<'_>, above: Cell, want: &Want) -> Option<Carved> {
+    fn carve_from_own_cell(
+        &self,
+        lane: &Lane<'_>,
+        above: Cell,
+        want: &Want,
+        tries: u32,
+    ) -> Option<Carved> {
         let cell = Cell::of(want.len);
         if cell == above {
             return None;
         }
-        let mut start = lane.start();
-        let mut first = None;
-        for _ in 0..OWN_TRIES {
-            let (found, chunk) = self.index().find(cell, start)?;
-            if found != cell || first == Some(chunk) {
+        let mut below = u32::MAX;
+        for _ in 0..tries {
+            let (found, chunk) = self.index().find(cell, below)?;
+            if found != cell || chunk >= below {
                 return None;
             }
-            first = first.or(Some(chunk));
-            if let Some((head, _)) = self.scan(chunk, |len| len >= want.len)
+            if let Some((head, _)) =
+                self.scan(chunk, |len| len >= want.len && Cell::of(len) == cell)
                 && let Some(carved) = self.carve_from(lane, head, want)
             {
-                lane.set_start(chunk);
                 return Some(carved);
             }
             let look = || self.scan(chunk, |len| Cell::of(len) == cell).is_some();
@@ -163,21 +189,20 @@ impl<H: Headers> Sector<'_, H> {
                 self.count(Event::StaleHint);
                 self.index().clear(cell, chunk, look);
             }
-            start = chunk + 1;
+            below = chunk;
         }
         None
     }
 
-    #[cold]
-    #[inline(never)]
     fn carve_by_index(&self, lane: &Lane<'_>, cell: Cell, want: &Want) -> Option<Carved> {
         let mut from = cell;
         for _ in 0..SEARCH_TRIES {
-            let (found, chunk) = self.index().find(from, lane.start())?;
-            match self.scan(chunk, |len| len >= want.len) {
+            let (found, chunk) = self.index().find(from, u32::MAX)?;
+            // Not a long block while a short one would do, even if that hint is stale.
+            let fits = |len| len >= want.len && (Cell::of(len) == found || Cell::of(len) < LONG);
+            match self.scan(chunk, fits) {
                 Some((head, _)) => {
                     if let Some(carved) = self.carve_from(lane, head, want) {
-                        lane.set_start(chunk);
                         return Some(carved);
                     }
                     if want.align > 1 {

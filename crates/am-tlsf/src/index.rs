@@ -22,8 +22,8 @@
 //! clear and sets it, or the clearer finds the head and restores the bit.
 
 use crate::cell::{Cell, ROWS, STEPS};
-use am_layout::Word;
 use am_layout::mutation::{self, Mutation};
+use am_layout::{Word, order_loads};
 
 /// Granules per chunk, as a power of two.
 #[cfg(not(loom))]
@@ -153,10 +153,13 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// As [`set`](Self::set), for a head that somebody else made: it reads no bit and so needs no
-    /// barrier of the caller's, at the price of a read-modify-write per level.
+    /// As [`set`](Self::set), for a head that somebody else made, and perhaps died before it was
+    /// announced: looks at every bit up to the root, and sets them all where one is missing.
     pub fn restore(&self, cell: Cell, chunk: u32) {
-        if !self.covers(cell, chunk) {
+        // E5: the head was seen, made by an exchange with a full barrier. Who cleared a bit and did not
+        // see the head had cleared it before that.
+        order_loads();
+        if !self.covers(cell, chunk) || self.reaches(cell, chunk) {
             return;
         }
         let mut at = chunk;
@@ -260,21 +263,37 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// Finds a cell at or above `cell` and a chunk of it, the first at or after `start` if there
-    /// is one; clears stale bits on the way. Lock-free, and bounded by the number of bits.
+    /// Finds the first cell at or above `cell` that may have something, and a chunk of it: the last one
+    /// before chunk `below`, or the last of all if there is none. Clears stale bits on the way.
+    /// Lock-free, and bounded by the number of bits.
     ///
+    /// The last, since memory is handed out from the sector's end: so the blocks near its origin
+    /// stay free and grow together.
     /// `None` means that no bit was seen, which is no proof that nothing is free.
     #[must_use]
-    pub fn find(&self, cell: Cell, start: u32) -> Option<(Cell, u32)> {
+    pub fn find(&self, cell: Cell, below: u32) -> Option<(Cell, u32)> {
         let mut at = self.next_cell(cell)?;
         // Every turn but the last cleared a bit over an empty word, which pays for it.
         for _ in 0..FIND_TURNS {
-            if let Some(chunk) = self.descend(at, start) {
+            if let Some(chunk) = self.descend(at, below) {
                 return Some((at, chunk));
             }
             at = self.next_cell(cell)?;
         }
         None
+    }
+
+    /// Returns the first cell at or above `cell` that may have something; a hint, by two loads or three.
+    #[inline]
+    #[must_use]
+    pub fn first(&self, cell: Cell) -> Option<Cell> {
+        let steps = self.sl(cell.fl()).load() & (STEPS_MASK << cell.sl()) & STEPS_MASK;
+        if steps != 0 {
+            return Some(Cell::new(cell.fl(), steps.trailing_zeros()));
+        }
+        let rows = self.fl().load() & (ROWS_MASK << (cell.fl() + 1)) & ROWS_MASK;
+        let fl = rows.trailing_zeros();
+        if rows == 0 { None } else { Some(Cell::new(fl, self.sl(fl).load().trailing_zeros())) }
     }
 
     fn next_cell(&self, cell: Cell) -> Option<Cell> {
@@ -303,8 +322,9 @@ impl<'a> Index<'a> {
         if cell.number() < self.shape.cells { Some(cell) } else { None }
     }
 
-    /// Walks from the root of `cell` to a leaf bit, the first at or after `start` where it can.
-    fn descend(&self, cell: Cell, start: u32) -> Option<u32> {
+    /// Walks from the root of `cell` to a leaf bit, the last before `below` where it can.
+    fn descend(&self, cell: Cell, below: u32) -> Option<u32> {
+        let last = below.saturating_sub(1);
         let mut at = 0;
         let mut on_path = true;
         for level in (0..self.shape.levels).rev() {
@@ -314,9 +334,9 @@ impl<'a> Index<'a> {
                 self.clear_above(cell, level, first);
                 return None;
             }
-            let wanted = (start >> (level as u32 * FAN_SHIFT)) & (FAN - 1);
-            let after = if on_path { word & (!0 << wanted) } else { word };
-            let pick = if after != 0 { after } else { word }.trailing_zeros();
+            let wanted = (last >> (level as u32 * FAN_SHIFT)) & (FAN - 1);
+            let before = if on_path { word & (!0 >> (31 - wanted)) } else { word };
+            let pick = 31 - if before != 0 { before } else { word }.leading_zeros();
             on_path = on_path && pick == wanted;
             at = first | pick;
             if at >= self.bits(level) {

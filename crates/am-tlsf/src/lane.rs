@@ -8,13 +8,15 @@
 //! The *intent* is shared: before a thread makes limbo, it tells which granules that may concern, so
 //! that nobody takes a living thread's limbo for a dead one's (invariant I9, edge E8).
 
-use crate::cell::Cell;
+use crate::cell::{Cell, STEPS};
 use am_layout::roster::Intent;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// Cells whose heads a lane remembers one by one; of longer blocks it remembers the last.
 const CELLS: usize = 64;
+/// First cell of those longer blocks: 1024 granules.
+pub(crate) const LONG: Cell = Cell::new(CELLS as u32 / STEPS, 0);
 /// Hints per cell.
 const DEPTH: u32 = 4;
 
@@ -37,8 +39,6 @@ pub struct Lane<'a> {
     occupied: AtomicU64,
     /// A head of a cell beyond those remembered one by one, as granule + 1.
     long: AtomicU32,
-    /// The chunk where a search of the index begins.
-    start: AtomicU32,
     /// The last walk that was told of a block given back through this lane.
     told: AtomicU32,
     /// Per cell: how many heads were put, less those taken; modulo 256.
@@ -71,7 +71,6 @@ impl<'a> Lane<'a> {
             tells,
             occupied: AtomicU64::new(0),
             long: AtomicU32::new(0),
-            start: AtomicU32::new(0),
             told: AtomicU32::new(0),
             tops: [const { AtomicU8::new(0) }; CELLS],
             heads: [const { [const { AtomicU32::new(0) }; DEPTH as usize] }; CELLS],
@@ -146,7 +145,8 @@ impl<'a> Lane<'a> {
         self.occupied.store(self.occupied.load(Relaxed) | 1 << number, Relaxed);
     }
 
-    /// Takes the newest hint of the first cell at or above `cell` that has one.
+    /// Takes the newest hint of the first cell at or above `cell` that has one, of the cells that are
+    /// remembered one by one.
     #[inline]
     pub fn take(&self, cell: Cell) -> Option<u32> {
         let above = (!0u64).checked_shl(cell.number()).unwrap_or(0);
@@ -168,6 +168,12 @@ impl<'a> Lane<'a> {
             }
             self.occupied.store(occupied & !(1 << number), Relaxed);
         }
+        None
+    }
+
+    /// Takes the hint to a longer block, if there is one.
+    #[inline]
+    pub fn take_long(&self) -> Option<u32> {
         let long = self.long.load(Relaxed);
         if long != 0 {
             self.long.store(0, Relaxed);
@@ -182,19 +188,6 @@ impl<'a> Lane<'a> {
 
     pub(crate) fn set_told(&self, walks: u32) {
         self.told.store(walks, Release);
-    }
-
-    /// Returns the chunk where a search of the index begins.
-    #[inline]
-    #[must_use]
-    pub fn start(&self) -> u32 {
-        self.start.load(Relaxed)
-    }
-
-    /// Remembers the chunk where a search ended well.
-    #[inline]
-    pub fn set_start(&self, chunk: u32) {
-        self.start.store(chunk, Relaxed);
     }
 }
 
@@ -232,7 +225,8 @@ mod tests {
         assert_eq!(lane.take(Cell::of(3)), Some(7));
         lane.put(Cell::of(5000), 8);
         lane.put(Cell::of(6000), 9);
-        assert_eq!(lane.take(Cell::of(4)), Some(9));
-        assert_eq!(lane.take(Cell::of(1)), None);
+        assert_eq!(lane.take(Cell::of(4)), None);
+        assert_eq!(lane.take_long(), Some(9));
+        assert_eq!(lane.take_long(), None);
     }
 }
