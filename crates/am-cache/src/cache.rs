@@ -3,11 +3,16 @@
 use crate::magazine::Magazine;
 use alloc::vec::Vec;
 use am_layout::{Event, State};
-use am_ripple::{WrongState, ack, give_back_parked, park, park_allocated, park_unshared, unpark};
+use am_ripple::{
+    Carved, WrongState, ack, give_back_parked, park, park_allocated, park_unshared, unpark,
+};
 use am_tlsf::{Headers, Lane, Sector, Want};
 
 /// All caches of a sector together park one part in so many of it at the most.
 pub const SHARE: u32 = 8;
+/// Granules whose words share a cache line. Runs of shorter blocks begin where a line does, so that
+/// threads do not write to each other's lines.
+const LINE_GRANULES: u32 = 16;
 /// Most blocks that one call gives back because the cache is over its limit.
 const FLUSH_BLOCKS_MAX: usize = 256;
 
@@ -313,20 +318,36 @@ impl Cache {
         // Only as many as fit beside what is parked, and no more than a quarter of the limit.
         let room = self.limit.saturating_sub(self.parked);
         let mut pieces = asked.min(room.min(self.limit / 4) / len);
-        while pieces > 1 {
-            let Some(run) = sector.carve(lane, &Want::cached(len, pieces)) else {
+        let least = if len < LINE_GRANULES && room >= 2 * LINE_GRANULES { 1 } else { 2 };
+        while pieces >= least {
+            let mut want = Want::cached(len, pieces);
+            if len < LINE_GRANULES {
+                want = want.aligned(LINE_GRANULES);
+            }
+            let Some(run) = sector.carve(lane, &want) else {
                 magazine.refill_fell_short();
                 pieces /= 2;
                 continue;
             };
-            // The newest is the first in the sector: a program that fills blocks in turn goes upward.
-            for number in (0..pieces).rev() {
-                magazine.push(run.head + number * len);
-            }
-            self.parked += run.len;
-            return pieces;
+            return self.keep_run(run, len);
         }
         0
+    }
+}
+
+impl Cache {
+    /// Keeps the blocks of a run that was carved for `len`; returns how many they are.
+    fn keep_run(&mut self, run: Carved, len: u32) -> u32 {
+        let (blocks, rest) = (run.len / len, run.len % len);
+        self.parked += run.len;
+        if let Some(magazine) = self.magazines.get_mut(rest as usize).filter(|_| rest > 0) {
+            magazine.push(run.head + blocks * len);
+        }
+        // The newest is the first in the sector: a program that fills blocks in turn goes upward.
+        for number in (0..blocks).rev() {
+            self.magazines[len as usize].push(run.head + number * len);
+        }
+        blocks + u32::from(rest > 0)
     }
 }
 

@@ -56,9 +56,14 @@ struct Thread<'w> {
 
 impl<'w> Thread<'w> {
     fn new(world: &'w World) -> Self {
-        let (sector, lane) = (world.sector(), Lane::new());
-        format(&sector, &lane);
-        Self { sector, lane, cache: Cache::new(LEN_MAX, LIMIT) }
+        let thread = Self::another(world, LIMIT);
+        format(&thread.sector, &thread.lane);
+        thread
+    }
+
+    /// A thread in a world that another one has formatted.
+    fn another(world: &'w World, limit: u32) -> Self {
+        Self { sector: world.sector(), lane: Lane::new(), cache: Cache::new(LEN_MAX, limit) }
     }
 
     fn get(&mut self, len: u32) -> u32 {
@@ -99,22 +104,44 @@ impl<'w> Thread<'w> {
 fn refill_of_a_length_asks_for_twice_as_many_each_time() {
     let world = World::new();
     let mut thread = Thread::new(&world);
+    thread.cache = Cache::new(LEN_MAX, MOST);
     let mut blocks = Vec::new();
     let mut parked = Vec::new();
     while parked.len() < 8 {
-        if thread.cache.parked() == 0 {
-            blocks.push(thread.get(3));
-            parked.push(thread.cache.parked() / 3 + 1);
-        } else {
-            blocks.push(thread.get(3));
+        let empty = thread.cache.parked() == 0;
+        blocks.push(thread.get(20));
+        if empty {
+            parked.push(thread.cache.parked() / 20 + 1);
         }
     }
     assert_eq!(parked, [1, 2, 4, 8, 16, 32, 64, 64]);
     blocks.sort_unstable();
     blocks.dedup();
     assert_eq!(blocks.len(), 1 + 2 + 4 + 8 + 16 + 32 + 64 + 1);
-    blocks.into_iter().for_each(|at| thread.put(at, 3));
+    blocks.into_iter().for_each(|at| thread.put(at, 20));
     thread.assert_whole();
+}
+
+#[test]
+fn short_blocks_of_two_caches_share_no_line_of_words() {
+    let world = World::new();
+    let mut one = Thread::new(&world);
+    let mut two = Thread::another(&world, LIMIT);
+    let mut lines = [Vec::new(), Vec::new()];
+    let mut blocks = [Vec::new(), Vec::new()];
+    for turn in 0..400 {
+        let len = 2 + turn * 7 % 14;
+        for (number, thread) in [&mut one, &mut two].into_iter().enumerate() {
+            let at = thread.get(len);
+            lines[number].push(at / 16);
+            blocks[number].push((at, len));
+        }
+    }
+    assert!(lines[0].iter().all(|line| !lines[1].contains(line)));
+    blocks[0].drain(..).for_each(|(at, len)| one.put(at, len));
+    blocks[1].drain(..).for_each(|(at, len)| two.put(at, len));
+    two.cache.give_back(&two.sector, &two.lane);
+    one.assert_whole();
 }
 
 #[test]
@@ -131,10 +158,11 @@ fn refill_never_takes_more_than_a_quarter_of_the_limit() {
 fn blocks_of_one_run_come_out_from_left_to_right() {
     let world = World::new();
     let mut thread = Thread::new(&world);
-    let blocks: Vec<u32> = (0..63).map(|_| thread.get(2)).collect();
+    thread.cache = Cache::new(LEN_MAX, MOST);
+    let blocks: Vec<u32> = (0..63).map(|_| thread.get(20)).collect();
     // Six refills, of 1, 2, 4, … blocks; each run lies before the last one.
-    assert!(blocks[31..63].windows(2).all(|two| two[1] == two[0] + 2), "{blocks:?}");
-    blocks.into_iter().for_each(|at| thread.put(at, 2));
+    assert!(blocks[31..63].windows(2).all(|two| two[1] == two[0] + 20), "{blocks:?}");
+    blocks.into_iter().for_each(|at| thread.put(at, 20));
     thread.assert_whole();
 }
 

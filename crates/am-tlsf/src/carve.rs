@@ -39,7 +39,7 @@ impl Want {
         Self { len, pieces: 1, align: 1, state: State::Allocated, note: 0 }
     }
 
-    /// Asks for `pieces` (at least 1) blocks of `piece` granules each, side by side and parked in a
+    /// Asks for `pieces` (at least 1) blocks of `piece` granules each, or more, side by side and parked in a
     /// cache, by one carve. As many as [`LEN_MAX`] granules hold, if that is fewer.
     #[inline]
     #[must_use]
@@ -298,7 +298,7 @@ impl<H: Headers> Sector<'_, H> {
     /// Makes a range in the caller's hands the block wanted, or the blocks.
     #[inline]
     fn deliver(&self, at: u32, len: u32, want: &Want) {
-        if want.pieces == 1 {
+        if want.state != State::Cached {
             self.finish(at, len, want);
         } else {
             self.cut(at, at + len, want);
@@ -331,8 +331,8 @@ impl<H: Headers> Sector<'_, H> {
             return self.finish(at, piece, want);
         }
         while at < end {
-            // The last one keeps what does not divide; only an aligned carve has such a rest.
-            let len = if end - at < 2 * piece { end - at } else { piece };
+            // What does not divide is a shorter block of its own; only an aligned carve has such a rest.
+            let len = piece.min(end - at);
             self.finish(at, len, want);
             at += len;
         }
