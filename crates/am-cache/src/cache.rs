@@ -92,6 +92,71 @@ impl Cache {
         true
     }
 
+    /// Parks a block that no guard owns, of several callers with the same offset for one of them. False, and
+    /// nothing is changed, when it is too long, or there is no place for it yet, or it is not allocated:
+    /// [`put_allocated`](Self::put_allocated) tells these apart.
+    ///
+    /// Wait-free, one locked instruction.
+    #[inline(always)]
+    pub fn park_allocated<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        lane: &Lane<'_>,
+        at: u32,
+    ) -> bool {
+        self.park_by(sector, at, || park_allocated(sector, lane, at))
+    }
+
+    /// As [`park_allocated`](Self::park_allocated), for who knows that nobody else acts on the block at the
+    /// same moment; see [`park_unshared`].
+    #[inline(always)]
+    pub fn park_unshared<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        lane: &Lane<'_>,
+        at: u32,
+    ) -> bool {
+        self.park_by(sector, at, || park_unshared(sector, lane, at))
+    }
+
+    #[inline(always)]
+    fn park_by<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        at: u32,
+        park: impl FnOnce() -> Result<u32, WrongState>,
+    ) -> bool {
+        let len = sector.len_at(at);
+        let Some(magazine) = self.magazines.get_mut(len as usize) else { return false };
+        let Some(room) = magazine.room() else { return false };
+        match park() {
+            Ok(parked) if parked == len => {
+                room.fill(at);
+                self.parked += len;
+                true
+            }
+            // Another block than it was when its length was looked at: an offset kept too long.
+            Ok(_) => self.keep_other(sector, at),
+            Err(_) => false,
+        }
+    }
+
+    /// Keeps a parked block wherever it belongs.
+    #[cold]
+    #[inline(never)]
+    fn keep_other<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32) -> bool {
+        let len = sector.len_at(at);
+        match self.magazines.get_mut(len as usize) {
+            Some(magazine) => {
+                magazine.push(at);
+                self.parked += len;
+            }
+            // Forgotten, as a block that somebody scribbled on: it goes back with this participant.
+            None => lost(sector).unwrap_or_default(),
+        }
+        true
+    }
+
     /// Takes a held block of `len` granules back from the guard that owns it, and parks it if it is not
     /// too long; tells whether it did, or else gave it back.
     ///

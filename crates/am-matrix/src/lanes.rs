@@ -122,6 +122,12 @@ impl Lanes {
         }
     }
 
+    /// Counts one block more, of lanes that are not shared.
+    #[inline(always)]
+    pub(crate) fn hold_one(&self) {
+        self.held.store(self.held.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
     pub(crate) fn held(&self) -> u32 {
         self.held.load(Relaxed)
     }

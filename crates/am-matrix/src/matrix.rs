@@ -237,12 +237,10 @@ impl Matrix {
     /// [`Error::NotAPayload`] or [`Error::NotAllocated`]; nothing is changed then.
     #[inline]
     pub fn ack(&self, offset: Offset) -> Result<(), Error> {
-        let (part, granule) = self.locate(offset)?;
-        let put =
-            |cache: &mut Cache, lane: &Lane<'_>| cache.put_allocated(&part.sector, lane, granule);
-        // SAFETY: this thread's own lanes.
-        unsafe { self.give_up(self.lanes()?, self.cached, part, granule, put) }
-            .map_err(|wrong| not_allocated(offset, wrong))
+        let quick = |cache: &mut Cache, part: &Part<'_>, lane: &Lane<'_>, granule| {
+            cache.park_allocated(&part.sector, lane, granule)
+        };
+        if self.ack_small(offset, quick) { Ok(()) } else { self.ack_slow(offset) }
     }
 
     /// As [`ack`](Self::ack), without a locked instruction where the block came from this handle or a
@@ -259,12 +257,10 @@ impl Matrix {
     /// `ack`, `ack_unshared`, `from_offset` or `value_from_offset`.
     #[inline]
     pub unsafe fn ack_unshared(&self, offset: Offset) -> Result<(), Error> {
-        let (part, granule) = self.locate(offset)?;
-        let put =
-            |cache: &mut Cache, lane: &Lane<'_>| cache.put_unshared(&part.sector, lane, granule);
-        // SAFETY: this thread's own lanes.
-        unsafe { self.give_up(self.lanes()?, self.cached, part, granule, put) }
-            .map_err(|wrong| not_allocated(offset, wrong))
+        let quick = |cache: &mut Cache, part: &Part<'_>, lane: &Lane<'_>, granule| {
+            cache.park_unshared(&part.sector, lane, granule)
+        };
+        if self.ack_small(offset, quick) { Ok(()) } else { self.ack_slow(offset) }
     }
 
     /// Takes a block that was given away, by its offset; of several callers exactly one succeeds.

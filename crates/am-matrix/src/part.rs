@@ -98,6 +98,16 @@ impl<'a> Part<'a> {
         Ok(carved)
     }
 
+    /// The granule whose block's payload begins at `offset`, if that lies in this sector.
+    #[inline(always)]
+    pub(crate) fn granule_of(&self, offset: Offset) -> Option<u32> {
+        // The header is one unit before the payload, at the block's first granule.
+        let inside = offset.to_raw().checked_sub(1)?.checked_sub(self.first_unit)?;
+        let granule = inside >> self.unit_shift;
+        let whole = granule << self.unit_shift == inside;
+        (whole && granule < self.sector.len()).then_some(granule)
+    }
+
     /// The payload's offset of the block at granule `head`.
     #[inline]
     pub(crate) fn offset_of(&self, head: u32) -> Offset {

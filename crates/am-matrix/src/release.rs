@@ -109,6 +109,41 @@ impl Matrix {
         Error::Corrupt { offset: self.offset_of(place), seen: wrong.seen }
     }
 
+    /// Parks a small block that no guard owns in the thread's cache, by `park`; false when that needs more
+    /// thought.
+    #[inline(always)]
+    pub(crate) fn ack_small(
+        &self,
+        offset: Offset,
+        park: impl FnOnce(&mut Cache, &Part<'_>, &Lane<'_>, u32) -> bool,
+    ) -> bool {
+        let Some(lanes) = lanes::own(&self.inner) else { return false };
+        let Some(part) = self.part(0) else { return false };
+        let Some(granule) = part.granule_of(offset) else { return false };
+        if !self.cached {
+            return false;
+        }
+        // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
+        let cache = unsafe { lanes.small_cache() };
+        let parked = cache.has_room(&part.sector, 0) && park(cache, part, lanes.lane(0), granule);
+        if parked {
+            lanes.hold_one();
+        }
+        parked
+    }
+
+    /// Takes a block that no guard owns, whatever it takes.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn ack_slow(&self, offset: Offset) -> Result<(), Error> {
+        let (part, granule) = self.locate(offset)?;
+        let put =
+            |cache: &mut Cache, lane: &Lane<'_>| cache.put_allocated(&part.sector, lane, granule);
+        // SAFETY: this thread's own lanes.
+        unsafe { self.give_up(self.lanes()?, self.cached, part, granule, put) }
+            .map_err(|wrong| not_allocated(offset, wrong))
+    }
+
     /// Takes a block that no guard owns, to the cache of `lanes` by `put` if it shall be `cached`, or else
     /// to its sector.
     ///
