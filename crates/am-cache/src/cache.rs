@@ -8,8 +8,8 @@ use am_ripple::{
 };
 use am_tlsf::{Headers, Lane, Sector, Want};
 
-/// All caches of a sector together park one part in so many of it at the most.
-pub const SHARE: u32 = 8;
+/// One part in so many of a sector is for all its caches together.
+pub const SHARE: u32 = 4;
 /// Granules whose words share a cache line. Runs of shorter blocks begin where a line does, so that
 /// threads do not write to each other's lines.
 const LINE_GRANULES: u32 = 16;

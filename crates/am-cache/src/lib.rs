@@ -8,8 +8,9 @@
 //! * **Flush**: a cache over its limit gives its oldest blocks back, of all lengths together: sorted,
 //!   joined to runs of neighbours, each run by one ripple.
 //! * The **limit** is small at first, and doubles when the cache had to refill after it had flushed:
-//!   who only frees keeps little, who does both in turn keeps what a turn needs. All caches of a
-//!   sector together park an eighth of it at the most.
+//!   who only frees keeps little, who does both in turn keeps what a turn needs. It never passes the
+//!   cache's share: a quarter of the sector, divided by the number of threads at work when the cache
+//!   last gave back or grew. While threads arrive, the earlier ones keep the larger share they had.
 //! * Under **pressure** (an allocation somewhere found nothing) a cache gives everything back at its
 //!   next call.
 //!

@@ -16,23 +16,23 @@ fn pressure_by_one_thread_empties_another_ones_cache_at_its_next_free() {
     for way in WAYS {
         let matrix = small_sector(4000).with_thread_caches(true);
         let other = Other::start(&matrix);
-        let mut blocks = fill(&matrix, 100);
+        let mut blocks = fill(&matrix, 600);
         // The filling's own pressure is answered, and what that gave back is taken by the other.
         drop(blocks.pop());
         assert_eq!(cached(&matrix), 0);
-        other.ask(|matrix| matrix.allocate_offset(100)).unwrap();
+        other.ask(|matrix| matrix.allocate_offset(600)).unwrap();
         blocks.drain(..PARKED).for_each(drop);
         assert_eq!(cached(&matrix), PARKED as u64);
 
-        let error = other.ask(|matrix| matrix.allocate_offset(100)).unwrap_err();
+        let error = other.ask(|matrix| matrix.allocate_offset(600)).unwrap_err();
         assert!(matches!(error, Error::Exhausted { sector: SectorId::Small, .. }), "{error}");
         assert_eq!(cached(&matrix), PARKED as u64, "a cache is its own thread's");
         way(&matrix, blocks.remove(0));
         assert_eq!(cached(&matrix), 0);
         for _ in 0..PARKED + 1 {
-            other.ask(|matrix| matrix.allocate_offset(100)).expect("what the cache gave back");
+            other.ask(|matrix| matrix.allocate_offset(600)).expect("what the cache gave back");
         }
-        assert!(other.ask(|matrix| matrix.allocate_offset(100)).is_err());
+        assert!(other.ask(|matrix| matrix.allocate_offset(600)).is_err());
         assert_sound(&matrix);
         // Once it is over, blocks are parked again.
         drop(blocks.remove(0));
@@ -45,12 +45,12 @@ fn pressure_by_one_thread_empties_another_ones_cache_at_its_next_free() {
 #[test]
 fn request_that_fits_only_what_the_same_thread_has_parked_is_served() {
     let matrix = small_sector(4000).with_thread_caches(true);
-    let mut blocks = fill(&matrix, 100);
+    let mut blocks = fill(&matrix, 600);
     blocks.sort_by_key(Block::offset);
     drop(blocks.pop());
     blocks.drain(..6).for_each(drop);
     assert_eq!(cached(&matrix), 6, "blocks beside each other");
-    let long = matrix.allocate(6 * 160 - 32).expect("all six");
+    let long = matrix.allocate(6 * 640 - 32).expect("all six");
     assert_eq!(cached(&matrix), 0);
     drop((long, blocks));
     assert_whole(&matrix);
@@ -105,11 +105,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Asserts that no sector has more than an eighth parked.
+/// Asserts that no sector has more than a quarter parked.
 #[track_caller]
 fn assert_within_share(matrix: &Matrix) {
     for stats in matrix.stats().sectors {
-        assert!(stats.cached_bytes <= stats.size_bytes / 8, "{stats:?}");
+        assert!(stats.cached_bytes <= stats.size_bytes / 4, "{stats:?}");
     }
 }
 
@@ -148,32 +148,15 @@ proptest! {
     }
 }
 
-/// Each keeps less than its own limit, and all of them together most of the sector.
-#[test]
-#[ignore = "a cache learns how many others there are only when it is over its limit"]
-fn caches_of_many_threads_together_keep_an_eighth_at_most() {
-    let matrix = small_sector(4000).with_thread_caches(true);
-    let others = [(); 16].map(|()| Other::start(&matrix));
-    for other in &others {
-        other.ask(|matrix| {
-            let blocks: Vec<_> = (0..20).map(|_| matrix.allocate(100).unwrap()).collect();
-            drop(blocks);
-        });
-    }
-    let stats = matrix.stats().sectors[0].clone();
-    others.into_iter().for_each(Other::end);
-    assert!(stats.cached_bytes <= stats.size_bytes / 8, "{stats:?}");
-}
-
 /// An aligned block is there; nobody is short of memory.
 #[test]
 fn aligned_request_that_is_served_leaves_the_caches_alone() {
     let matrix = matrix(4 << 20, 40, 30);
-    drop(matrix.allocate(100).unwrap());
+    drop(matrix.allocate(600).unwrap());
     let layout = std::alloc::Layout::from_size_align(1000, 256).unwrap();
     let aligned = matrix.allocate_aligned(layout).unwrap();
     assert_eq!(cached(&matrix), 1);
     drop(aligned);
-    drop(matrix.allocate(200).unwrap());
+    drop(matrix.allocate(700).unwrap());
     assert_eq!(cached(&matrix), 3);
 }

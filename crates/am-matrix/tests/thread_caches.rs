@@ -10,7 +10,7 @@ use common::{assert_merged, assert_whole, fill, matrix, small_sector};
 fn thread_cache_reuses_what_was_freed_through_it_and_nothing_else() {
     let matrix = matrix(1 << 20, 40, 30);
     let cache = matrix.thread_cache().unwrap();
-    for bytes in [100, 5000] {
+    for bytes in [600, 5000] {
         let block = cache.allocate(bytes).unwrap();
         let place = block.offset();
         cache.free(block);
@@ -30,12 +30,12 @@ fn thread_cache_reuses_what_was_freed_through_it_and_nothing_else() {
 fn thread_cache_takes_raw_blocks_once() {
     let matrix = matrix(1 << 20, 40, 30);
     let cache = matrix.thread_cache().unwrap();
-    let offset = cache.allocate_offset(100).unwrap();
+    let offset = cache.allocate_offset(600).unwrap();
     cache.ack(offset).unwrap();
-    let refused = Err(Error::NotAllocated { offset, seen: Seen::Head(State::Cached, 5) });
+    let refused = Err(Error::NotAllocated { offset, seen: Seen::Head(State::Cached, 20) });
     assert_eq!(cache.ack(offset), refused);
     assert_eq!(matrix.ack(offset), refused);
-    assert_eq!(cache.allocate_offset(100), Ok(offset));
+    assert_eq!(cache.allocate_offset(600), Ok(offset));
     // SAFETY: nobody else knows the offset.
     unsafe { cache.ack_unshared(offset) }.unwrap();
     // SAFETY: as above.
@@ -73,7 +73,7 @@ fn thread_cache_sent_to_another_thread_is_the_same_one() {
 }
 
 fn free_one(cache: &ThreadCache<'_>) -> Offset {
-    let block = cache.allocate(100).unwrap();
+    let block = cache.allocate(600).unwrap();
     let place = block.offset();
     cache.free(block);
     place
@@ -83,9 +83,9 @@ fn free_one(cache: &ThreadCache<'_>) -> Offset {
 fn block_of_another_matrix_freed_through_a_thread_cache_goes_home() {
     let (a, b) = (matrix(1 << 20, 40, 30), matrix(1 << 20, 40, 30));
     let cache = a.thread_cache().unwrap();
-    cache.free(b.allocate(100).unwrap());
+    cache.free(b.allocate(600).unwrap());
     assert_eq!((cached(&a), cached(&b)), (0, 1));
-    cache.free(b.clone().with_thread_caches(false).allocate(100).unwrap());
+    cache.free(b.clone().with_thread_caches(false).allocate(600).unwrap());
     assert_eq!((cached(&a), cached(&b)), (0, 1));
     assert_whole(&a);
     assert_whole(&b);
@@ -96,16 +96,16 @@ fn thread_cache_answers_the_pressure_of_another_thread_at_its_next_free() {
     let matrix = small_sector(4000);
     let other = Other::start(&matrix);
     let cache = matrix.thread_cache().unwrap();
-    let mut blocks: Vec<Block<'_>> = fill(&matrix, 100);
+    let mut blocks: Vec<Block<'_>> = fill(&matrix, 600);
     cache.free(blocks.remove(0));
-    other.ask(|matrix| matrix.allocate_offset(100)).expect("that gave back one");
+    other.ask(|matrix| matrix.allocate_offset(600)).expect("that gave back one");
     blocks.drain(..10).for_each(|block| cache.free(block));
     assert_eq!(cached(&matrix), 10);
-    assert!(other.ask(|matrix| matrix.allocate_offset(100)).is_err());
+    assert!(other.ask(|matrix| matrix.allocate_offset(600)).is_err());
     cache.free(blocks.remove(0));
     assert_eq!(cached(&matrix), 0);
     (0..11).for_each(|_| {
-        other.ask(|matrix| matrix.allocate_offset(100)).expect("what the cache gave back");
+        other.ask(|matrix| matrix.allocate_offset(600)).expect("what the cache gave back");
     });
     other.end();
 }
