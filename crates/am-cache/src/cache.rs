@@ -93,7 +93,7 @@ impl Cache {
     }
 
     /// Parks a block that no guard owns, of several callers with the same offset for one of them. False, and
-    /// nothing is changed, when it is too long, or there is no place for it yet, or it is not allocated:
+    /// nothing is changed, when it is too long, or there is no room for it, or it is not allocated:
     /// [`put_allocated`](Self::put_allocated) tells these apart.
     ///
     /// Wait-free, one locked instruction.
@@ -127,6 +127,9 @@ impl Cache {
         park: impl FnOnce() -> Result<u32, WrongState>,
     ) -> bool {
         let len = sector.len_at(at);
+        if !self.has_room(sector, len) {
+            return false;
+        }
         let Some(magazine) = self.magazines.get_mut(len as usize) else { return false };
         let Some(room) = magazine.room() else { return false };
         match park() {
@@ -275,7 +278,7 @@ impl Cache {
     #[inline(always)]
     #[must_use]
     pub fn has_room<H: Headers>(&self, sector: &Sector<'_, H>, more: u32) -> bool {
-        self.parked + more <= self.limit && sector.pressure() == self.pressure
+        self.parked.saturating_add(more) <= self.limit && sector.pressure() == self.pressure
     }
 
     /// Gives blocks back: half of the limit or 256 blocks, whichever is less, the oldest of each length
@@ -380,10 +383,11 @@ impl Cache {
         }
         let magazine = &mut self.magazines[len as usize];
         let asked = magazine.next_batch();
-        // Only as many as fit beside what is parked, and no more than a quarter of the limit.
-        let room = self.limit.saturating_sub(self.parked);
+        // Only as many as fit beside what is parked, and no more than a quarter of the limit. A run that
+        // begins at a line may be a line longer than asked.
+        let (slack, least) = if len < LINE_GRANULES { (LINE_GRANULES, 1) } else { (0, 2) };
+        let room = self.limit.saturating_sub(self.parked).saturating_sub(slack);
         let mut pieces = asked.min(room.min(self.limit / 4) / len);
-        let least = if len < LINE_GRANULES && room >= 2 * LINE_GRANULES { 1 } else { 2 };
         while pieces >= least {
             let mut want = Want::cached(len, pieces);
             if len < LINE_GRANULES {

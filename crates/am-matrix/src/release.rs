@@ -125,7 +125,7 @@ impl Matrix {
         }
         // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
         let cache = unsafe { lanes.small_cache() };
-        let parked = cache.has_room(&part.sector, 0) && park(cache, part, lanes.lane(0), granule);
+        let parked = park(cache, part, lanes.lane(0), granule);
         if parked {
             lanes.hold_one();
         }

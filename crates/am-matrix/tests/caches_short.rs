@@ -117,7 +117,7 @@ proptest! {
     #![proptest_config(ops::config(40))]
 
     #[test]
-    fn cache_of_one_thread_at_any_work_keeps_an_eighth_at_most(
+    fn cache_of_one_thread_at_any_work_keeps_a_quarter_at_most(
         size_bytes in 200_000..6_000_000u64,
         split in prop::sample::select(&[(100, 0), (40, 30), (50, 50)][..]),
         steps in prop::collection::vec(step(), 1..24),
