@@ -19,7 +19,9 @@ fn recovers(bed: &Bed) {
         let limbo = usize::from(how & 3 != 0);
         assert_eq!(recovery.limbo.len(), limbo, "how {how}: {recovery:?}");
         assert_eq!(recovery.blocks + limbo as u64, 5, "how {how}: {recovery:?}");
-        assert_eq!(recovery.cached, 3, "how {how}: {recovery:?}");
+        // Three were freed; a refill carves some beside them.
+        assert!(recovery.cached >= 3, "how {how}: {recovery:?}");
+        assert_eq!(recovery.cached, recovery.dead[0].cached_blocks, "how {how}");
         assert_eq!(handle.check(), [], "how {how}");
         for sector in handle.stats().sectors {
             assert_eq!(sector.free_bytes, sector.size_bytes, "how {how}: {sector:?}");

@@ -156,11 +156,11 @@ fn stats_of_a_split_sector_add_up() {
 fn stats_beside_a_cache_tell_what_it_keeps() {
     let matrix = matrix(1 << 20, 100, 0);
     let size = matrix.stats().sectors[0].size_bytes;
-    let (_held, parked) = (matrix.allocate(100).unwrap(), matrix.allocate(1000).unwrap());
+    let (_held, parked) = (matrix.allocate(600).unwrap(), matrix.allocate(1000).unwrap());
     drop(parked);
     let stats = &matrix.stats().sectors[0];
     assert_eq!((stats.cached_blocks, stats.cached_bytes), (1, 1056));
-    assert_eq!((stats.allocated_bytes, stats.free_bytes), (160, size - 160 - 1056));
+    assert_eq!((stats.allocated_bytes, stats.free_bytes), (640, size - 640 - 1056));
     assert_eq!((stats.live_blocks(), stats.in_flight_bytes), (1, 0));
     assert_sound(&matrix);
     assert!(matrix.heap_map(4).trim_end().ends_with('+'), "{}", matrix.heap_map(4));

@@ -89,11 +89,16 @@ fn death_gives_back_what_guards_held_and_nothing_else() {
     let recovery = matrix.recover();
     assert_eq!((recovery.blocks, recovery.deferred, recovery.busy), (10, 0, false));
     assert_eq!((recovery.dead.len(), recovery.dead[0].blocks), (1, 10));
-    assert_eq!(recovery.dead[0].bytes, recovery.bytes);
+    // Its guards' blocks, and what its cache had been refilled with.
+    let dead = recovery.dead[0];
+    assert_eq!(dead.bytes + dead.cached_bytes, recovery.bytes);
     assert!(recovery.limbo.is_empty());
     assert!(matrix.recover().is_empty(), "a second time there is nothing");
     assert_eq!(matrix.participants().len(), 1);
-    assert_eq!(matrix.stats().sectors.iter().map(|sector| sector.recovered).sum::<u64>(), 10);
+    assert_eq!(
+        matrix.stats().sectors.iter().map(|sector| sector.recovered).sum::<u64>(),
+        10 + recovery.cached
+    );
     assert_sound(&matrix);
     assert_eq!(matrix.from_offset(given).unwrap().len(), 77);
     matrix.ack(raw).unwrap();
@@ -104,26 +109,28 @@ fn death_gives_back_what_guards_held_and_nothing_else() {
 fn death_gives_back_what_thread_caches_kept() {
     let scratch = Scratch::new();
     let matrix = segment(&scratch);
-    let mine = matrix.allocate(100).unwrap().offset();
+    let mine = matrix.allocate(600).unwrap().offset();
     let mut actor = Actor::start("keeper", &scratch.name());
     let raw = offset(actor.answer());
     let keeper = matrix.participants()[1];
     // 100, 200 … 12800 bytes and a header each, the last two in granules of 256.
     let small: u64 = (0..6).map(|n| ((100_u64 << n) + 32).next_multiple_of(32)).sum();
     let medium: u64 = (6..8).map(|n| ((100_u64 << n) + 32).next_multiple_of(256)).sum();
-    assert_eq!((keeper.blocks, keeper.cached_blocks), (0, 8));
-    assert_eq!(keeper.cached_bytes, small + medium);
+    // And what the refills of short lengths carved beside them.
+    assert!(keeper.blocks == 0 && keeper.cached_blocks >= 8, "{keeper:?}");
+    assert!(keeper.cached_bytes >= small + medium, "{keeper:?}");
     kill_and_wait(actor, &matrix, 1);
 
     let recovery = matrix.recover();
-    assert_eq!((recovery.cached, recovery.blocks, recovery.deferred), (8, 0, 0));
-    assert_eq!((recovery.dead.len(), recovery.dead[0].cached_blocks), (1, 8));
-    assert_eq!((recovery.bytes, recovery.dead[0].cached_bytes), (small + medium, small + medium));
+    let (blocks, bytes) = (keeper.cached_blocks, keeper.cached_bytes);
+    assert_eq!((recovery.cached, recovery.blocks, recovery.deferred), (blocks, 0, 0));
+    assert_eq!((recovery.dead.len(), recovery.dead[0].cached_blocks), (1, blocks));
+    assert_eq!((recovery.bytes, recovery.dead[0].cached_bytes), (bytes, bytes));
     assert!(recovery.limbo.is_empty());
     assert!(matrix.recover().is_empty(), "a second time there is nothing");
     let cached: u64 = matrix.stats().sectors.iter().map(|sector| sector.cached_blocks).sum();
     assert_eq!(cached, 1, "the living one's stays");
-    assert_eq!(matrix.allocate(100).unwrap().offset(), mine);
+    assert_eq!(matrix.allocate(600).unwrap().offset(), mine);
     matrix.ack(raw).unwrap();
     assert_whole(&matrix);
 }
@@ -274,8 +281,8 @@ fn child_of_fork_is_refused_by_what_it_inherits() {
 fn child_of_fork_leaves_its_parents_cache_alone() {
     let scratch = Scratch::new();
     let matrix = segment(&scratch);
-    let parked = [100, 200, 5000].map(|bytes| matrix.allocate(bytes).unwrap().offset());
-    let raw = matrix.allocate_offset(300).unwrap();
+    let parked = [600, 700, 5000].map(|bytes| matrix.allocate(bytes).unwrap().offset());
+    let raw = matrix.allocate_offset(800).unwrap();
     let clone = matrix.clone();
     in_child(|| {
         let forked = |result: Result<(), Error>| result == Err(Error::Forked);
@@ -297,7 +304,7 @@ fn child_of_fork_leaves_its_parents_cache_alone() {
     });
     let cached: u64 = matrix.stats().sectors.iter().map(|sector| sector.cached_blocks).sum();
     assert_eq!(cached, 3);
-    for (bytes, offset) in [100, 200, 5000].into_iter().zip(parked) {
+    for (bytes, offset) in [600, 700, 5000].into_iter().zip(parked) {
         assert_eq!(matrix.allocate(bytes).unwrap().offset(), offset);
     }
     matrix.ack(raw).unwrap();
@@ -308,19 +315,19 @@ fn child_of_fork_leaves_its_parents_cache_alone() {
 fn child_of_fork_that_opens_the_segment_has_a_cache_of_its_own() {
     let scratch = Scratch::new();
     let matrix = segment(&scratch);
-    let mine = matrix.allocate(100).unwrap().offset();
+    let mine = matrix.allocate(600).unwrap().offset();
     in_child(|| {
         let fd = matrix.as_fd().try_clone_to_owned().unwrap();
         let own = Matrix::builder().attach(fd).unwrap();
-        let place = own.allocate(100).unwrap().offset();
-        let again = own.allocate(100).unwrap().offset();
+        let place = own.allocate(600).unwrap().offset();
+        let again = own.allocate(600).unwrap().offset();
         let kept: Vec<u64> = own.participants().iter().map(|p| p.cached_blocks).collect();
         std::mem::forget(own); // it dies without a word
         place == again && place != mine && kept == [1, 1]
     });
     let recovery = matrix.recover();
     assert_eq!((recovery.cached, recovery.blocks, recovery.dead.len()), (1, 0, 1));
-    assert_eq!(matrix.allocate(100).unwrap().offset(), mine);
+    assert_eq!(matrix.allocate(600).unwrap().offset(), mine);
     assert_whole(&matrix);
 }
 

@@ -229,7 +229,7 @@ fn block_allocated_there_is_freed_here() {
         assert_whole(&matrix);
     }
     // And the raw way.
-    let raw = matrix.allocate_offset(100).unwrap();
+    let raw = matrix.allocate_offset(600).unwrap();
     assert_eq!(actor.ask(format_args!("ack {}", raw.bytes())), "acked");
     assert!(matrix.ack(raw).is_err());
     assert_eq!(actor.ask("trim"), "trimmed");
@@ -265,15 +265,15 @@ fn block_freed_there_is_kept_there_until_that_process_ends() {
     let scratch = Scratch::new();
     let matrix = Matrix::builder().size(SIZE_BYTES as u64).create(&scratch.name()).unwrap();
     let mut actor = Actor::start("serve", &scratch.name());
-    let raw = matrix.allocate_offset(100).unwrap();
+    let raw = matrix.allocate_offset(600).unwrap();
     assert_eq!(actor.ask(format_args!("ack {}", raw.bytes())), "acked");
     let kept = |who: &Participant| (who.own, who.cached_blocks, who.cached_bytes);
     let [own, other] = matrix.participants()[..].try_into().unwrap();
-    assert_eq!((kept(&own), kept(&other)), ((true, 0, 0), (false, 1, 160)));
-    assert_ne!(matrix.allocate(100).unwrap().offset(), raw);
+    assert_eq!((kept(&own), kept(&other)), ((true, 0, 0), (false, 1, 640)));
+    assert_ne!(matrix.allocate(600).unwrap().offset(), raw);
     // The same place again, for the one that keeps it.
-    assert_eq!(actor.ask("give 100 1"), raw.bytes().to_string());
-    assert_eq!(actor.ask(format_args!("take {} 100 1", raw.bytes())), "taken and freed");
+    assert_eq!(actor.ask("give 600 1"), raw.bytes().to_string());
+    assert_eq!(actor.ask(format_args!("take {} 600 1", raw.bytes())), "taken and freed");
     actor.finish();
     assert_whole(&matrix);
 }
