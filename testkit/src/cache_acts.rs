@@ -21,7 +21,8 @@ fn take_all<'m>(actor: &Actor<'_>, matrix: &'m Matrix) -> Result<Vec<Block<'m>>>
     (0..actor.given().len()).map(|number| actor.take(matrix, number)).collect()
 }
 
-/// Opens with a cache, and parks one block of three granules, if there is room for one.
+/// Opens with a cache, and parks one block of three granules, if there is room for one; with it, what
+/// else its refill carved.
 fn open_with_one_parked(actor: &Actor<'_>) -> Result<Matrix> {
     let matrix = actor.open_cached()?;
     drop(matrix.allocate(actor.bytes(3)));
@@ -30,14 +31,16 @@ fn open_with_one_parked(actor: &Actor<'_>) -> Result<Matrix> {
 
 pub(crate) fn hit(actor: &Actor<'_>) -> Result<()> {
     let matrix = open_with_one_parked(actor)?;
+    let before = kept(&matrix)?;
     let _block = actor.mark(|| matrix.allocate(actor.bytes(3)))?;
-    must_keep(&matrix, 0)
+    must_keep(&matrix, before - 1)
 }
 
 pub(crate) fn hit_raw(actor: &Actor<'_>) -> Result<()> {
     let matrix = open_with_one_parked(actor)?;
+    let before = kept(&matrix)?;
     actor.mark(|| matrix.allocate_offset(actor.bytes(3)))?;
-    must_keep(&matrix, 0)
+    must_keep(&matrix, before - 1)
 }
 
 pub(crate) fn park(actor: &Actor<'_>) -> Result<()> {
@@ -75,55 +78,42 @@ pub(crate) fn park_unshared(actor: &Actor<'_>) -> Result<()> {
     must_keep(&matrix, before + 1)
 }
 
-/// What the last of some allocations left.
-struct Refilled {
-    /// Blocks in the cache, one of which was there before.
-    kept: u64,
-    /// Free blocks of the sector.
-    free: u64,
-}
-
-/// Allocates so many blocks of two granules, the last of them marked: of that the first one carves its
-/// own block, the second one refills with two, the fourth one with more.
-fn refill(actor: &Actor<'_>, nth: usize) -> Result<Refilled> {
+/// Allocates a block of two granules by a refill, which is marked, after so many others; returns how many
+/// blocks it brought.
+fn refill(actor: &Actor<'_>, others: usize) -> Result<u64> {
     let matrix = open_with_one_parked(actor)?;
+    matrix.trim()?;
     let allocate = || matrix.allocate(actor.bytes(2));
-    let before = (1..nth).map(|_| allocate()).collect::<Result<Vec<_>, _>>()?;
-    let last = actor.mark(allocate)?;
-    let refilled = Refilled { kept: kept(&matrix)?, free: matrix.stats().sectors[0].free_blocks };
-    drop((before, last));
-    Ok(refilled)
+    let mut blocks = Vec::new();
+    for _ in 0..others {
+        blocks.push(allocate()?);
+        // The next one refills again, and asks for more.
+        matrix.trim()?;
+    }
+    let before = kept(&matrix)?;
+    blocks.push(actor.mark(allocate)?);
+    Ok((kept(&matrix)? + 1).saturating_sub(before))
 }
 
-fn must_leave(refilled: &Refilled, kept: std::ops::Range<u64>) -> Result<()> {
-    ensure!(kept.contains(&refilled.kept), "{} blocks are in the cache", refilled.kept);
+/// The first one: as many as begin in one line of granule words.
+pub(crate) fn refill_line(actor: &Actor<'_>) -> Result<()> {
+    let blocks = refill(actor, 0)?;
+    ensure!((8..17).contains(&blocks), "{blocks} blocks came");
     Ok(())
 }
 
-pub(crate) fn refill_two(actor: &Actor<'_>) -> Result<()> {
-    must_leave(&refill(actor, 2)?, 2..3)
-}
-
-/// Three or four, as the sector's length allows.
+/// The sixth one: as many as a quarter of the limit allows.
 pub(crate) fn refill_several(actor: &Actor<'_>) -> Result<()> {
-    must_leave(&refill(actor, 4)?, 3..5)
+    let blocks = refill(actor, 5)?;
+    ensure!(blocks > 8, "{blocks} blocks came");
+    Ok(())
 }
 
-/// A run of as many pieces as are asked for is nowhere.
+/// No run is anywhere that begins where a line does.
 pub(crate) fn refill_short(actor: &Actor<'_>) -> Result<()> {
-    must_leave(&refill(actor, 4)?, 1..3)
-}
-
-pub(crate) fn refill_two_exactly(actor: &Actor<'_>) -> Result<()> {
-    let refilled = refill(actor, 2)?;
-    ensure!(refilled.free == 1, "the gap was not filled");
-    must_leave(&refilled, 2..3)
-}
-
-pub(crate) fn refill_several_exactly(actor: &Actor<'_>) -> Result<()> {
-    let refilled = refill(actor, 4)?;
-    ensure!(refilled.free == 1, "the gap was not filled");
-    must_leave(&refilled, 3..5)
+    let blocks = refill(actor, 3)?;
+    ensure!(blocks <= 1, "{blocks} blocks came");
+    Ok(())
 }
 
 /// Frees more than the cache has room for, one after the other.

@@ -5,8 +5,8 @@ use atomic_matrix::SectorId;
 use crate::acts::{Act, carve_held, drop_first, recover};
 use crate::cache_acts::{
     answer_pressure, flush, hit, hit_raw, park, park_all, park_and_detach, park_and_end_thread,
-    park_first, park_raw, park_unshared, press, refill_several, refill_several_exactly,
-    refill_short, refill_two, refill_two_exactly, trim, work,
+    park_first, park_raw, park_unshared, press, refill_line, refill_several, refill_short, trim,
+    work,
 };
 use crate::ops::{Fate, Op, pair};
 use crate::stage::Shape;
@@ -14,9 +14,9 @@ use crate::stage::Shape;
 /// Blocks beside each other, apart, and beside free ones.
 const SCATTERED: &str = "S2 A3 A4 A2 S2 F3 A2 A3 F4 S2";
 /// More than a cache of the small sector keeps: runs of neighbours, and some by themselves.
-const TOO_MUCH: &str = "S2 A3 A4 A2 S2 A5 S2 A50 A60 S2 A3 A6 F3 A4 S2 A4 S2";
+const TOO_MUCH: &str = "S2 A3 A4 A2 S2 A5 S2 A50 A60 S2 A3 A6 F3 A4 S2 A4 S2 A70 A80 S2 A90 S2";
 /// As much, with another one's block beside.
-const TOO_MUCH_BESIDE: &str = "S2 A3 A4 B2 A5 S2 A50 A60 S2 A3 A6 F3 A4 S2 A4 S2";
+const TOO_MUCH_BESIDE: &str = "S2 A3 A4 B2 A5 S2 A50 A60 S2 A3 A6 F3 A4 S2 A4 S2 A70 A80 S2 A90 S2";
 
 /// Returns the rows of the table.
 pub(crate) fn all(shape: Shape, ops: &mut Vec<Op>) {
@@ -28,13 +28,9 @@ pub(crate) fn all(shape: Shape, ops: &mut Vec<Op>) {
         Op::new("cache-park-first", shape, "S2 A3 F4 S2", park_first),
         Op::new("cache-park-raw", shape, "S2 A4 S2", park_raw).fate(Fate::Consumed),
         Op::new("cache-park-unshared", shape, "S2 A4 S2", park_unshared).fate(Fate::Consumed),
-        Op::new("cache-refill-two", shape, "S2", refill_two),
-        // The parked block, the first one, and then exactly two.
-        Op::new("cache-refill-two-exactly", shape, "S2 F9 S2", refill_two_exactly),
+        Op::new("cache-refill-line", shape, "S2", refill_line),
         Op::new("cache-refill-several", shape, "S2", refill_several),
-        // The same, two more, and then exactly four.
-        Op::new("cache-refill-several-exactly", shape, "S2 F17 S2", refill_several_exactly),
-        // Two are there, and more are asked for.
+        // Blocks are there, and more are asked for.
         Op::new("cache-refill-short", shape, "|S2 F13 S2", refill_short).thorough_if(!small),
     ]);
     // They look at every magazine, which takes many steps and is the same for every shape.
@@ -77,8 +73,8 @@ pub(crate) fn pairs(shape: Shape, pairs: &mut Vec<Op>) {
     pairs.extend([
         pair("refill-carve", "S2", refill_several, carve_held),
         pair("refill-work", "S2", refill_several, work),
-        pair("refill-exactly-drop-left", "S2 B4 F9 S2", refill_two, drop_first),
-        pair("refill-recover", "S2", refill_two, recover),
+        pair("refill-drop-left", "S2 B4 F40 S2", refill_line, drop_first),
+        pair("refill-recover", "S2", refill_line, recover),
         pair("flush-work", TOO_MUCH, flush, work),
         pair("flush-drop-beside", TOO_MUCH_BESIDE, flush, drop_first),
         pair("trim-carve-from-its-left", "A3 A4 S2", trim, carve_held),
