@@ -5,8 +5,7 @@ mod common;
 use am_matrix::{Block, Error, Matrix, Offset, Seen, State};
 use common::caching::{Other, cached};
 use common::{
-    Random, assert_merged, assert_sound, assert_whole, attach_again, direct, fill, matrix,
-    on_threads, pattern,
+    Random, assert_merged, assert_whole, attach_again, direct, fill, matrix, on_threads, pattern,
 };
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
