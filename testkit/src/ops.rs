@@ -2,7 +2,7 @@
 //!
 //! A row is a name, a layout ([`Stage::lay`](crate::stage::Stage::lay)), and what the actor does, which it marks with
 //! [`Actor::mark`](crate::acts::Actor::mark). Actors work on the sectors directly; those with a thread cache
-//! are in [`cache_ops`]. What must be true of a killed actor follows from a few words beside it: what
+//! are in `cache_ops`. What must be true of a killed actor follows from a few words beside it: what
 //! becomes of the blocks it was given, and how many it gives away to nobody.
 
 use atomic_matrix::SectorId;
