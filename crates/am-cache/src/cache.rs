@@ -66,14 +66,21 @@ impl Cache {
         self.parked
     }
 
-    /// Hands out a parked block of exactly `len` granules as `to` (`HELD` or `ALLOCATED`); its head.
+    /// Hands out a parked block of exactly `len` granules as `to` (`HELD`, or `ALLOCATED` with the note);
+    /// its head.
     ///
     /// `None` when none is parked. Wait-free, no locked instruction.
     #[inline(always)]
-    pub fn take<H: Headers>(&mut self, sector: &Sector<'_, H>, len: u32, to: State) -> Option<u32> {
+    pub fn take<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        len: u32,
+        to: State,
+        note: u64,
+    ) -> Option<u32> {
         let at = self.magazines.get_mut(len as usize)?.pop()?;
         self.parked -= len;
-        if unpark(sector, at, len, to) { Some(at) } else { lost(sector) }
+        if unpark(sector, at, len, to, note) { Some(at) } else { lost(sector) }
     }
 
     /// Parks a held block of `len` granules for the guard that owns it. False, and nothing is changed, when

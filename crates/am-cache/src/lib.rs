@@ -41,7 +41,7 @@
 //! let mut cache = Cache::new(64, 256);
 //! let block = allocate(&sector, &lane, &Want::held(3))?.head;
 //! assert_eq!(cache.put(&sector, &lane, block, 3), Ok(true));
-//! assert_eq!(cache.take(&sector, 3, State::Held), Some(block)); // the same one, still warm
+//! assert_eq!(cache.take(&sector, 3, State::Held, 0), Some(block)); // the same one, still warm
 //! cache.put(&sector, &lane, block, 3)?;
 //! cache.give_back(&sector, &lane);
 //! assert_eq!(sector.free_at(0), Some(4096)); // merged

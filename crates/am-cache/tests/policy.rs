@@ -67,11 +67,11 @@ impl<'w> Thread<'w> {
     }
 
     fn get(&mut self, len: u32) -> u32 {
-        if let Some(at) = self.cache.take(&self.sector, len, State::Held) {
+        if let Some(at) = self.cache.take(&self.sector, len, State::Held, 0) {
             return at;
         }
         self.cache.refill(&self.sector, &self.lane, len, || MOST);
-        match self.cache.take(&self.sector, len, State::Held) {
+        match self.cache.take(&self.sector, len, State::Held, 0) {
             Some(at) => at,
             None => allocate(&self.sector, &self.lane, &Want::held(len)).unwrap().head,
         }
@@ -245,7 +245,7 @@ fn block_that_somebody_scribbled_on_is_neither_parked_nor_handed_out() {
     assert!(!thread.cache.park(&thread.sector, first, 4));
     thread.put(second, 4);
     world.words[second as usize].store(7);
-    while let Some(at) = thread.cache.take(&thread.sector, 4, State::Held) {
+    while let Some(at) = thread.cache.take(&thread.sector, 4, State::Held, 0) {
         assert_ne!(at, second);
     }
     thread.cache.give_back(&thread.sector, &thread.lane);
@@ -263,4 +263,44 @@ fn raw_block_put_twice_is_refused_the_second_time() {
     assert!(cache.put_unshared(sector, lane, at).is_err());
     assert!(cache.put_allocated(sector, lane, u32::MAX).is_err());
     thread.assert_whole();
+}
+
+/// Headers that remember what a block's word said when its note was written.
+struct Noting<'w> {
+    lefts: Lefts,
+    words: &'w [Word],
+    seen: RefCell<Vec<Seen>>,
+}
+
+impl Headers for Noting<'_> {
+    fn left(&self, head: u32) -> Option<u32> {
+        self.lefts.left(head)
+    }
+    fn set_left(&self, head: u32, left: u32) {
+        self.lefts.set_left(head, left);
+    }
+    fn set_note(&self, head: u32, note: u64) {
+        if note == 77 {
+            self.seen.borrow_mut().push(Seen::decode(self.words[head as usize].load()));
+        }
+    }
+}
+
+/// Once the word says allocated, whoever guesses the offset may free the block.
+#[test]
+fn raw_block_is_noted_while_it_is_still_parked() {
+    let world = World::new();
+    let headers = Noting {
+        lefts: Lefts(RefCell::new(vec![0; GRANULES as usize])),
+        words: &world.words,
+        seen: RefCell::default(),
+    };
+    let index = Index::new(IndexShape::new(GRANULES), &world.index).unwrap();
+    let sector = Sector::new(&world.words, index, &world.control, headers).unwrap();
+    let (lane, mut cache) = (Lane::new(), Cache::new(LEN_MAX, LIMIT));
+    format(&sector, &lane);
+    cache.refill(&sector, &lane, 3, || MOST);
+    let at = cache.take(&sector, 3, State::Allocated, 77).unwrap();
+    assert_eq!(*sector.headers.seen.borrow(), [Seen::Head(State::Cached, 3)]);
+    assert_eq!(sector.seen_at(at), Seen::Head(State::Allocated, 3));
 }

@@ -16,6 +16,9 @@ use std::sync::{Arc, Weak};
 /// Sectors whose blocks are cached: the small and the medium one. Large blocks cost more to touch
 /// than to carve.
 pub(crate) const CACHED_SECTORS: usize = 2;
+/// Granules of the longest block that is parked, whatever the segment says of its limits: each length has
+/// a magazine, in private memory.
+pub(crate) const LEN_CACHED_MAX: u32 = 1024;
 /// Granules that a cache parks at first, at the most.
 pub(crate) const LIMIT_FIRST: u32 = 4096;
 
@@ -29,10 +32,12 @@ pub(crate) struct Lanes {
     /// back or away, wrapping: a guard may be dropped by another thread than the one that made it, so
     /// only the sum over threads counts. What passes between guards and caches is not counted.
     held: AtomicU32,
+    /// The caches are in use by [`with_cache`](Self::with_cache), further up on this stack.
+    busy: Cell<bool>,
     shared: bool,
 }
 
-// SAFETY: the lanes are atomics; of the caches, `with_cache` says who may use them.
+// SAFETY: the lanes are atomics; of the caches and what goes with them, `with_cache` says who may use them.
 unsafe impl Sync for Lanes {}
 
 impl Lanes {
@@ -57,7 +62,13 @@ impl Lanes {
         shared: bool,
     ) -> CachePadded<Self> {
         let caches = UnsafeCell::new(caches);
-        CachePadded::new(Self { caches, lanes, held: AtomicU32::new(0), shared })
+        CachePadded::new(Self {
+            caches,
+            lanes,
+            held: AtomicU32::new(0),
+            busy: Cell::new(false),
+            shared,
+        })
     }
 
     /// The lane for a sector.
@@ -66,23 +77,29 @@ impl Lanes {
         &self.lanes[sector]
     }
 
-    /// Acts on the cache of a sector; `None` when there is none.
+    /// Acts on the cache of a sector; `None` when there is none, or it is being acted on already: a cache
+    /// grows by the global allocator, and that may use a matrix itself.
     ///
     /// # Safety
     /// The calling thread is the one that these lanes belong to, or nobody will use them any more; and
-    /// `act` does not come here again.
+    /// `act` does not use a [`small_cache`](Self::small_cache) of these lanes but by way of [`own`].
     #[inline]
     pub(crate) unsafe fn with_cache<T>(
         &self,
         sector: usize,
         act: impl FnOnce(&mut Cache, &Lane<'static>) -> T,
     ) -> Option<T> {
-        if self.shared || sector >= CACHED_SECTORS {
+        if self.shared || sector >= CACHED_SECTORS || self.busy.replace(true) {
             return None;
         }
-        // SAFETY: the caller is the only one who uses the caches now, and shared ones are never used.
+        let paused = pause(self);
+        // SAFETY: the caller is the only one who uses the caches now, shared ones are never used, and until
+        // they are no longer busy this thread finds no way to them.
         let caches = unsafe { &mut *self.caches.get() };
-        Some(act(&mut caches[sector], &self.lanes[sector]))
+        let result = act(&mut caches[sector], &self.lanes[sector]);
+        resume(paused, self);
+        self.busy.set(false);
+        Some(result)
     }
 
     /// The small sector's cache, of lanes that a thread has alone.
@@ -95,6 +112,12 @@ impl Lanes {
         // SAFETY: promised by the caller.
         let caches = unsafe { &mut *self.caches.get() };
         &mut caches[0]
+    }
+
+    /// Tells whether the caches are being acted on, further up on this stack.
+    #[inline(always)]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.get()
     }
 
     /// Gives everything back that the caches have parked.
@@ -189,6 +212,21 @@ pub(crate) fn mine(inner: &Arc<Inner>) -> Result<&Lanes, Error> {
     match own(inner) {
         Some(lanes) => Ok(lanes),
         None => find(inner),
+    }
+}
+
+/// Makes [`own`] blind to these lanes; returns the attachment's id if it was not.
+fn pause(lanes: &Lanes) -> u32 {
+    LAST.with(|last| {
+        let of_these = last.iter().find(|last| ptr::eq(last.get().1, lanes));
+        of_these.map_or(NOBODY, |last| last.replace((NOBODY, ptr::null())).0)
+    })
+}
+
+/// Undoes [`pause`].
+fn resume(id: u32, lanes: &Lanes) {
+    if id != NOBODY {
+        LAST.with(|last| last[id as usize % RECENT].set((id, lanes)));
     }
 }
 

@@ -4,7 +4,7 @@ use crate::arena::{Arena, head_words, read_geometry};
 use crate::attachment::{self, Attachment};
 use crate::block::{Block, Place};
 use crate::error::Error;
-use crate::lanes::{self, LIMIT_FIRST, Lanes};
+use crate::lanes::{self, LEN_CACHED_MAX, LIMIT_FIRST, Lanes};
 use crate::liveness::{Immortal, Liveness};
 use crate::part::{Part, parts};
 use crate::recovery::{Recovery, recover_first, recover_left_behind};
@@ -388,7 +388,10 @@ impl Inner {
         let caches = std::array::from_fn(|number| match &self.parts[number] {
             Some(part) => {
                 let len_max = part.geometry.granules_for(max_bytes[number]).unwrap_or(0);
-                Cache::new(len_max.min(part.sector.len()), self.share(part).min(LIMIT_FIRST))
+                Cache::new(
+                    len_max.min(part.sector.len()).min(LEN_CACHED_MAX),
+                    self.share(part).min(LIMIT_FIRST),
+                )
             }
             None => Cache::new(0, 0),
         });

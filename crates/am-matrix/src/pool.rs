@@ -30,8 +30,10 @@ const MAGAZINE: usize = 64;
 /// block that is given away by [`PoolBlock::into_offset`] leaves the pool. When the pool is dropped, its
 /// blocks go back to the matrix.
 ///
-/// Up to 128 unused blocks stay with each thread that used the pool, and with each [`PoolCache`]: make a
-/// pool larger by that, or a thread may find it empty while another has some.
+/// Up to 128 unused blocks stay with each thread that used the pool, also when it has ended, and with each
+/// [`PoolCache`]: make a pool larger by that, or a thread may find it empty while another has some. Do
+/// not keep a [`PoolBlock`] in thread-local storage: its drop looks for the thread's own, and ends the
+/// process if that is gone already.
 ///
 /// ```
 /// # use am_matrix::{Arena, Matrix, plan};

@@ -7,7 +7,7 @@ use crate::matrix::{Matrix, Spill};
 use crate::part::Part;
 use am_cache::Cache;
 use am_layout::{SECTORS, State};
-use am_tlsf::{Headers, Lane};
+use am_tlsf::Lane;
 
 /// What a caller asks for.
 #[derive(Clone, Copy, Debug)]
@@ -62,10 +62,8 @@ impl Matrix {
     ) -> Option<Place> {
         let part = self.part(number)?;
         let len = part.geometry.granules_for(bytes.max(1))?;
-        let head = cache.take(&part.sector, len, state)?;
+        let head = cache.take(&part.sector, len, state, bytes)?;
         if state == State::Allocated {
-            // What a guard asked for, it knows; it is noted when the block is given away.
-            part.sector.headers.set_note(head, bytes);
             lanes.hold(1u32.wrapping_neg());
         }
         Some(Place::new(number, head, len))

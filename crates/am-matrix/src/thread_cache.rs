@@ -20,7 +20,8 @@ use std::sync::Arc;
 /// often saves the finding by holding one: allocate by it, and give blocks back by
 /// [`free`](Self::free). It can be sent to another thread, but not be used by two at once. It keeps what
 /// was freed through it, gives back when it has too much or memory is short, and everything when it is
-/// dropped. All blocks are the matrix's: one that was allocated here may be freed anywhere, and vice
+/// dropped. It does not know of the thread's own cache: what one keeps, the other does not find, even when
+/// memory is short, until it gives back at its next free. All blocks are the matrix's: one that was allocated here may be freed anywhere, and vice
 /// versa.
 ///
 /// ```
@@ -66,7 +67,7 @@ impl<'m> ThreadCache<'m> {
     /// As [`Matrix::allocate`].
     #[inline(always)]
     pub fn allocate(&self, bytes: usize) -> Result<Block<'m>, Error> {
-        let taken = if self.is_ours() {
+        let taken = if self.is_at_hand() {
             // SAFETY: the lanes belong to this value, which only one thread uses at a time.
             unsafe { self.matrix.take_small_of(&self.lanes, bytes as u64, State::Held) }
         } else {
@@ -85,7 +86,7 @@ impl<'m> ThreadCache<'m> {
     /// As [`Matrix::allocate`].
     #[inline(always)]
     pub fn allocate_offset(&self, bytes: usize) -> Result<Offset, Error> {
-        let taken = if self.is_ours() {
+        let taken = if self.is_at_hand() {
             // SAFETY: the lanes belong to this value, which only one thread uses at a time.
             unsafe { self.matrix.take_small_of(&self.lanes, bytes as u64, State::Allocated) }
         } else {
@@ -111,7 +112,7 @@ impl<'m> ThreadCache<'m> {
     /// A block of another matrix goes where its drop sends it.
     #[inline(always)]
     pub fn free(&self, block: Block<'_>) {
-        if !block.belongs_to(self.matrix) || !self.is_ours() {
+        if !block.belongs_to(self.matrix) || !self.is_at_hand() {
             return; // dropped
         }
         let place = block.into_place();
@@ -178,6 +179,12 @@ impl<'m> ThreadCache<'m> {
     #[inline(always)]
     fn is_ours(&self) -> bool {
         self.matrix.attachment().is_ours()
+    }
+
+    /// Tells whether the cache is this process's, and not in use further up on this stack.
+    #[inline(always)]
+    fn is_at_hand(&self) -> bool {
+        self.is_ours() && !self.lanes.is_busy()
     }
 
     fn alive(&self) -> Result<(), Error> {

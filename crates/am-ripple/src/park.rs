@@ -75,14 +75,20 @@ pub fn park_unshared<H: Headers>(
 
 /// `CACHED` → `to` (`HELD` or `ALLOCATED`): the cache hands out a block of `len` granules.
 ///
+/// An allocated one gets the [`note`](am_tlsf::Want::noted); what a guard asks for, it knows itself.
 /// Only for the cache in which the block is parked. False when the word does not say so, because
 /// somebody scribbled; then the block must be forgotten. Wait-free, no locked instruction.
 #[inline(always)]
 #[must_use]
-pub fn unpark<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32, to: State) -> bool {
+pub fn unpark<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32, to: State, note: u64) -> bool {
     let word = sector.word(at);
     if word.load_relaxed() != head(State::Cached, len) {
         return false;
+    }
+    if to == State::Allocated {
+        // Before the word: from then on whoever guesses the offset may ack the block, and its header may
+        // be somebody's payload (I6).
+        sector.headers.set_note(at, note);
     }
     if mutation::is(Mutation::UnparkWithoutRelease) {
         word.store_relaxed(head(to, len));

@@ -342,9 +342,9 @@ impl Player {
         let Some(at) = self.oracle.pick(which) else { return };
         let &(len, state) = self.oracle.get(at).expect("a live block");
         let to = if held { State::Held } else { State::Allocated };
-        assert_eq!(unpark(&self.sector(), at, len, to), state == State::Cached);
+        assert_eq!(unpark(&self.sector(), at, len, to, 0), state == State::Cached);
         if state == State::Cached {
-            assert!(!unpark(&self.sector(), at, len, to), "handed out twice");
+            assert!(!unpark(&self.sector(), at, len, to, 0), "handed out twice");
             self.oracle.get_mut(at).1 = to;
         }
     }

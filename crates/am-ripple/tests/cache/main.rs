@@ -97,7 +97,7 @@ impl Cache {
     fn unpark(&mut self, arena: &Arena, to: State) -> Carved {
         let block = self.parked.pop().expect("something is parked");
         self.own(arena, block);
-        assert!(unpark(&arena.world.sector_of(self.owner), block.head, block.len, to));
+        assert!(unpark(&arena.world.sector_of(self.owner), block.head, block.len, to, 0));
         block
     }
 
