@@ -111,7 +111,7 @@ impl Cache {
         lane: &Lane<'_>,
         at: u32,
     ) -> bool {
-        self.park_by(sector, at, || park_allocated(sector, lane, at))
+        self.park_by(sector, at, |len| park_allocated(sector, lane, at, len))
     }
 
     /// As [`park_allocated`](Self::park_allocated), for who knows that nobody else acts on the block at the
@@ -123,7 +123,7 @@ impl Cache {
         lane: &Lane<'_>,
         at: u32,
     ) -> bool {
-        self.park_by(sector, at, || park_unshared(sector, lane, at))
+        self.park_by(sector, at, |len| park_unshared(sector, lane, at, len))
     }
 
     #[inline(always)]
@@ -131,7 +131,7 @@ impl Cache {
         &mut self,
         sector: &Sector<'_, H>,
         at: u32,
-        park: impl FnOnce() -> Result<u32, WrongState>,
+        park: impl FnOnce(u32) -> Result<(), WrongState>,
     ) -> bool {
         let len = sector.len_at(at);
         if !self.has_room(sector, len) {
@@ -139,31 +139,11 @@ impl Cache {
         }
         let Some(magazine) = self.magazines.get_mut(len as usize) else { return false };
         let Some(room) = magazine.room() else { return false };
-        match park() {
-            Ok(parked) if parked == len => {
-                room.fill(at);
-                self.parked += len;
-                true
-            }
-            // Another block than it was when its length was looked at: an offset kept too long.
-            Ok(_) => self.keep_other(sector, at),
-            Err(_) => false,
+        if park(len).is_err() {
+            return false;
         }
-    }
-
-    /// Keeps a parked block wherever it belongs.
-    #[cold]
-    #[inline(never)]
-    fn keep_other<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32) -> bool {
-        let len = sector.len_at(at);
-        match self.magazines.get_mut(len as usize) {
-            Some(magazine) => {
-                magazine.push(at);
-                self.parked += len;
-            }
-            // Forgotten, as a block that somebody scribbled on: it goes back with this participant.
-            None => lost(sector).unwrap_or_default(),
-        }
+        room.fill(at);
+        self.parked += len;
         true
     }
 
@@ -193,8 +173,8 @@ impl Cache {
                 seen: sector.seen_at(at),
             });
         }
-        self.make_magazines(sector);
-        Ok(self.keep(sector, lane, at, len))
+        self.keep(sector, at, len);
+        Ok(true)
     }
 
     /// As [`put`](Self::put) for a block of any length that no guard owns; of several callers with the same
@@ -203,19 +183,13 @@ impl Cache {
     /// # Errors
     /// [`WrongState`] when the granule is not the head of an allocated block; nothing is changed
     /// then.
-    #[inline]
     pub fn put_allocated<H: Headers>(
         &mut self,
         sector: &Sector<'_, H>,
         lane: &Lane<'_>,
         at: u32,
     ) -> Result<bool, WrongState> {
-        if !self.has_magazine(sector, at) {
-            ack(sector, lane, at, State::Allocated)?;
-            return Ok(false);
-        }
-        let len = park_allocated(sector, lane, at)?;
-        Ok(self.keep(sector, lane, at, len))
+        self.put_by(sector, lane, at, |len| park_allocated(sector, lane, at, len))
     }
 
     /// As [`put_allocated`](Self::put_allocated) with no locked instruction, for who knows that nobody
@@ -223,61 +197,47 @@ impl Cache {
     ///
     /// # Errors
     /// As [`put_allocated`](Self::put_allocated).
-    #[inline]
     pub fn put_unshared<H: Headers>(
         &mut self,
         sector: &Sector<'_, H>,
         lane: &Lane<'_>,
         at: u32,
     ) -> Result<bool, WrongState> {
-        if !self.has_magazine(sector, at) {
-            ack(sector, lane, at, State::Allocated)?;
-            return Ok(false);
-        }
-        let len = park_unshared(sector, lane, at)?;
-        Ok(self.keep(sector, lane, at, len))
+        self.put_by(sector, lane, at, |len| park_unshared(sector, lane, at, len))
     }
 
-    /// Tells whether there is a magazine for a block as long as the one at `at` seems to be.
-    #[inline]
-    fn has_magazine<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32) -> bool {
-        let len = sector.len_at(at);
-        len < self.magazines.len() as u32 || (len <= self.len_max && self.make_magazines(sector))
-    }
-
-    /// Puts a block into its magazine that was just parked; tells whether it stays.
-    #[inline]
-    fn keep<H: Headers>(
+    fn put_by<H: Headers>(
         &mut self,
         sector: &Sector<'_, H>,
         lane: &Lane<'_>,
         at: u32,
-        len: u32,
-    ) -> bool {
-        match self.magazines.get_mut(len as usize) {
-            Some(magazine) => {
-                magazine.push(at);
-                self.parked += len;
-                true
-            }
-            // It is another block than it was when its length was looked at: an offset kept too long. This
-            // one is too long to keep.
-            None => {
-                give_back_parked(sector, lane, &mut [at]);
-                false
-            }
+        park: impl FnOnce(u32) -> Result<(), WrongState>,
+    ) -> Result<bool, WrongState> {
+        let len = sector.len_at(at);
+        if len > self.len_max {
+            ack(sector, lane, at, State::Allocated)?;
+            return Ok(false);
         }
+        park(len)?;
+        self.keep(sector, at, len);
+        Ok(true)
+    }
+
+    /// Puts a block of at most `len_max` granules into its magazine that was just parked.
+    fn keep<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32, len: u32) {
+        self.make_magazines(sector);
+        self.magazines[len as usize].push(at);
+        self.parked += len;
     }
 
     #[cold]
     #[inline(never)]
-    fn make_magazines<H: Headers>(&mut self, sector: &Sector<'_, H>) -> bool {
+    fn make_magazines<H: Headers>(&mut self, sector: &Sector<'_, H>) {
         if self.magazines.is_empty() {
             self.limit_first = self.limit_first.min(sector.len() / SHARE);
             self.limit = self.limit.min(self.limit_first);
             self.magazines.resize_with(self.len_max as usize + 1, Magazine::default);
         }
-        true
     }
 
     /// Tells whether `more` granules stay within the limit, and memory is not short; if not, blocks should
@@ -429,7 +389,7 @@ impl Cache {
 
 /// A block is not what it was: somebody scribbled, and it is forgotten.
 #[cold]
-fn lost<H: Headers, T>(sector: &Sector<'_, H>) -> Option<T> {
+fn lost<H: Headers>(sector: &Sector<'_, H>) -> Option<u32> {
     sector.count(Event::Corrupt);
     None
 }

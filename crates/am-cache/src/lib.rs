@@ -12,7 +12,7 @@
 //!   cache's share: a quarter of the sector, divided by the number of threads at work when the cache
 //!   last gave back or grew. While threads arrive, the earlier ones keep the larger share they had.
 //! * Under **pressure** (an allocation somewhere found nothing) a cache gives everything back at its
-//!   next call.
+//!   next free or refill.
 //!
 //! The cache is private memory over words that everybody sees: a parked block is `CACHED`, its
 //! header names the participant, and [`am_ripple::Recoverer`] gives it back when that one dies.

@@ -255,7 +255,10 @@ fn find(inner: &Arc<Inner>) -> Result<&Lanes, Error> {
         }
         let entry = entries.iter().find(|entry| entry.id == id)?;
         let lanes: *const Lanes = &**entry.lanes;
-        LAST.with(|last| last[id as usize % RECENT].set((id, lanes)));
+        // Not while the caches are in use further up on this stack: then they must not be found.
+        if !entry.lanes.is_busy() {
+            LAST.with(|last| last[id as usize % RECENT].set((id, lanes)));
+        }
         Some(lanes)
     });
     match found {

@@ -40,9 +40,10 @@ pub enum Spill {
 /// A handle to an allocator in an arena.
 ///
 /// Cloning is cheap; clones, threads and processes may use the same arena at once. Allocation and
-/// [`ack`](Self::ack) are lock-free, bounded, and make no system call, with two exceptions: a thread's
-/// first call claims its lane, which takes memory from the heap; and an allocation that is about to
-/// fail asks the kernel who of the other participants is dead.
+/// [`ack`](Self::ack) are lock-free, bounded, and make no system call, with three exceptions: a thread's
+/// first call claims its lane, which takes memory from the heap; a cache that keeps more blocks of a length
+/// than ever before grows, by the heap too; and an allocation that is about to fail asks the kernel who of
+/// the other participants is dead.
 #[derive(Clone)]
 pub struct Matrix {
     pub(crate) inner: Arc<Inner>,
@@ -240,7 +241,7 @@ impl Matrix {
         let quick = |cache: &mut Cache, part: &Part<'_>, lane: &Lane<'_>, granule| {
             cache.park_allocated(&part.sector, lane, granule)
         };
-        if self.ack_small(offset, quick) { Ok(()) } else { self.ack_slow(offset) }
+        if self.ack_small(offset, quick) { Ok(()) } else { self.ack_slow(offset, false) }
     }
 
     /// As [`ack`](Self::ack), without a locked instruction where the block came from this handle or a
@@ -260,7 +261,7 @@ impl Matrix {
         let quick = |cache: &mut Cache, part: &Part<'_>, lane: &Lane<'_>, granule| {
             cache.park_unshared(&part.sector, lane, granule)
         };
-        if self.ack_small(offset, quick) { Ok(()) } else { self.ack_slow(offset) }
+        if self.ack_small(offset, quick) { Ok(()) } else { self.ack_slow(offset, true) }
     }
 
     /// Takes a block that was given away, by its offset; of several callers exactly one succeeds.

@@ -4,7 +4,7 @@
 //! putting one touches nothing in the segment; a death gives all of them back.
 //!
 //! Unused blocks lie in *magazines* of 64. A thread has two, and exchanges full and empty ones with a
-//! lock-free depot (the scheme of Bonwick and Adams, "Magazines and Vmem", 2001): at most one exchange
+//! depot without a lock (the scheme of Bonwick and Adams, "Magazines and Vmem", 2001): at most one exchange
 //! per 64 blocks, whatever the order of gets and puts.
 
 use crate::block::{Block, Place};
@@ -101,7 +101,8 @@ impl Matrix {
 impl<'m, T: Pod> Pool<'m, T> {
     /// Takes a block out of the pool; it holds what it held last, zeroes at first.
     ///
-    /// Lock-free, bounded, no system call.
+    /// No lock and no system call; now and then an exchange with the depot, which may spin for as long as
+    /// another thread of this process is stopped in the midst of its own.
     ///
     /// # Errors
     /// [`Error::PoolEmpty`] when every block is in use or with other threads, [`Error::Forked`] in a child
@@ -275,6 +276,9 @@ impl<'p, 'm, T: Pod> PoolCache<'p, 'm, T> {
 
 impl<T: Pod> Drop for PoolCache<'_, '_, T> {
     fn drop(&mut self) {
+        if !self.pool.matrix.attachment().is_ours() {
+            return;
+        }
         let Pair { loaded, spare } = self.pair.take();
         let mut pair = self.pool.pair().borrow_mut();
         loaded.into_iter().chain(spare).for_each(|place| self.pool.put_place(&mut pair, place));
@@ -344,7 +348,10 @@ impl<T: Pod> DerefMut for PoolBlock<'_, '_, T> {
 impl<T: Pod> Drop for PoolBlock<'_, '_, T> {
     #[inline]
     fn drop(&mut self) {
-        // A child of fork drops its copy here: into its own copy of the pool, which hands out nothing.
+        // A child of fork drops its copy here; the block stays its parent's.
+        if !self.pool.matrix.attachment().is_ours() {
+            return;
+        }
         self.pool.put_place(&mut self.pool.pair().borrow_mut(), self.place);
     }
 }

@@ -132,13 +132,16 @@ impl Matrix {
         parked
     }
 
-    /// Takes a block that no guard owns, whatever it takes.
+    /// Takes a block that no guard owns, whatever it takes; by a plain store if it is `unshared`, which the
+    /// caller answers for.
     #[cold]
     #[inline(never)]
-    pub(crate) fn ack_slow(&self, offset: Offset) -> Result<(), Error> {
+    pub(crate) fn ack_slow(&self, offset: Offset, unshared: bool) -> Result<(), Error> {
         let (part, granule) = self.locate(offset)?;
-        let put =
-            |cache: &mut Cache, lane: &Lane<'_>| cache.put_allocated(&part.sector, lane, granule);
+        let put = |cache: &mut Cache, lane: &Lane<'_>| match unshared {
+            true => cache.put_unshared(&part.sector, lane, granule),
+            false => cache.put_allocated(&part.sector, lane, granule),
+        };
         // SAFETY: this thread's own lanes.
         unsafe { self.give_up(self.lanes()?, self.cached, part, granule, put) }
             .map_err(|wrong| not_allocated(offset, wrong))

@@ -117,6 +117,11 @@ impl Matrix {
                 return taken;
             }
             let len = part.geometry.granules_for(bytes.max(1))?;
+            if !cache.has_room(&part.sector, 0) {
+                // Memory is short somewhere: no run for later.
+                let back = cache.relieve(&part.sector, lane, self.inner.share(part));
+                lanes.hold(back.wrapping_neg());
+            }
             lanes.hold(cache.refill(&part.sector, lane, len, || self.inner.share(part)));
             self.take_from(cache, lanes, number, bytes, state)
         };

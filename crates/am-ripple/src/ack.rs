@@ -46,11 +46,23 @@ pub(crate) fn claim<H: Headers>(
     to: State,
 ) -> Result<u32, WrongState> {
     let (word, len) = expect(sector, at, from)?;
+    claim_seen(sector, lane, at, (word, len), (from, to))?;
+    Ok(len)
+}
+
+/// As [`claim`], of a block whose word and length were just [expected](expect).
+#[inline]
+pub(crate) fn claim_seen<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    at: u32,
+    (word, len): (u32, u32),
+    (from, to): (State, State),
+) -> Result<(), WrongState> {
     if !mutation::is(Mutation::AckForgetsIntent) {
         lane.begin(at, at + len);
     }
-    exchange(sector, at, word, from, head(to, len)).inspect_err(|_| lane.abandon())?;
-    Ok(len)
+    exchange(sector, at, word, from, head(to, len)).inspect_err(|_| lane.abandon())
 }
 
 /// As [`claim`] for [`State::Acked`], but with a range in hand already, whose intent it extends.

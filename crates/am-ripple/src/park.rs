@@ -5,7 +5,7 @@
 //! a parked block, nor of a held one, so passing it between the two takes no exchange: a load and a
 //! store. It is in somebody's hands throughout, so there is no limbo and no intent to tell.
 
-use crate::ack::{WrongState, claim, expect};
+use crate::ack::{WrongState, claim_seen, expect};
 use crate::ripple::{Range, give_back};
 use am_layout::mutation::{self, Mutation};
 use am_layout::{INTERIOR, State, head};
@@ -27,27 +27,43 @@ pub fn park<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32) -> bool {
     true
 }
 
-/// `ALLOCATED` → `CACHED`: gives a block that no guard owns to the caller's cache. Of several callers
-/// with the same offset exactly one succeeds.
+/// `ALLOCATED` → `CACHED`: gives a block of `len` granules that no guard owns to the caller's cache. Of
+/// several callers with the same offset exactly one succeeds.
 ///
 /// On the way it is `COALESCING`: its header names its owner before its word says that it has one.
-/// Returns the length in granules. Wait-free.
+/// Wait-free.
 ///
 /// # Errors
-/// [`WrongState`] when the granule is not the head of an allocated block: a double ack, a forged or
-/// foreign offset. Nothing is changed then.
+/// [`WrongState`] when the granule is not the head of such a block: a double ack, a forged or foreign
+/// offset, or one kept so long that another block is there by now. Nothing is changed then.
 #[inline]
 pub fn park_allocated<H: Headers>(
     sector: &Sector<'_, H>,
     lane: &Lane<'_>,
     at: u32,
-) -> Result<u32, WrongState> {
-    let len = claim(sector, lane, at, State::Allocated, State::Coalescing)?;
+    len: u32,
+) -> Result<(), WrongState> {
+    let seen = expect_len(sector, at, len)?;
+    claim_seen(sector, lane, at, seen, (State::Allocated, State::Coalescing))?;
     sector.headers.mark_owner(at);
     // Release (E2): publishes the owner to whoever looks whose block it is.
     sector.word(at).store(head(State::Cached, len));
     sector.done(lane);
-    Ok(len)
+    Ok(())
+}
+
+/// Looks whether an allocated block of `len` granules is at `at`; returns its word and length.
+#[inline]
+fn expect_len<H: Headers>(
+    sector: &Sector<'_, H>,
+    at: u32,
+    len: u32,
+) -> Result<(u32, u32), WrongState> {
+    let (word, seen) = expect(sector, at, State::Allocated)?;
+    if seen == len {
+        return Ok((word, len));
+    }
+    Err(WrongState { granule: at, expected: State::Allocated, seen: sector.seen_at(at) })
 }
 
 /// As [`park_allocated`], without a locked instruction where the block came from the caller's own
@@ -64,13 +80,14 @@ pub fn park_unshared<H: Headers>(
     sector: &Sector<'_, H>,
     lane: &Lane<'_>,
     at: u32,
-) -> Result<u32, WrongState> {
-    let (_, len) = expect(sector, at, State::Allocated)?;
+    len: u32,
+) -> Result<(), WrongState> {
+    expect_len(sector, at, len)?;
     if !sector.headers.is_own(at) {
-        return park_allocated(sector, lane, at);
+        return park_allocated(sector, lane, at, len);
     }
     sector.word(at).store(head(State::Cached, len));
-    Ok(len)
+    Ok(())
 }
 
 /// `CACHED` → `to` (`HELD` or `ALLOCATED`): the cache hands out a block of `len` granules.

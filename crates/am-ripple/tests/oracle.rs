@@ -315,10 +315,11 @@ impl Player {
         let Some(at) = self.oracle.pick(which) else { return };
         let &(len, state) = self.oracle.get(at).expect("a live block");
         let (sector, lane) = (self.sector(), self.lane());
-        let raw = || match unshared {
-            true => park_unshared(&sector, lane, at),
-            false => park_allocated(&sector, lane, at),
+        let raw_of = |len| match unshared {
+            true => park_unshared(&sector, lane, at, len),
+            false => park_allocated(&sector, lane, at, len),
         };
+        let raw = || raw_of(len);
         let wrong =
             |expected, state| WrongState { granule: at, expected, seen: Seen::Head(state, len) };
         match state {
@@ -328,7 +329,9 @@ impl Player {
             }
             State::Allocated => {
                 assert!(!park(&sector, at, len));
-                assert_eq!(raw(), Ok(len));
+                // Of another length, it is another block than the caller means.
+                assert_eq!(raw_of(len + 1), Err(wrong(State::Allocated, State::Allocated)));
+                assert_eq!(raw(), Ok(()));
             }
             _ => {}
         }

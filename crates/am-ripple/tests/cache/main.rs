@@ -85,7 +85,7 @@ impl Cache {
     /// Parks a block that no guard owns; tells whether nobody was faster.
     fn park_allocated(&mut self, arena: &Arena, block: Carved) -> bool {
         let (sector, lane) = (arena.world.sector_of(self.owner), self.lane(arena));
-        let parked = park_allocated(&sector, &lane, block.head).is_ok();
+        let parked = park_allocated(&sector, &lane, block.head, block.len).is_ok();
         if parked {
             self.own(arena, block);
             self.parked.push(block);
