@@ -59,6 +59,12 @@ pub trait Carrier: Sized {
     /// When the allocation is refused.
     fn give(&self, number: u64, bytes: usize) -> Result<u64>;
 
+    /// Will soon take the block of that name; what a peer has to say to the processor then.
+    #[inline(always)]
+    fn expect(&self, name: u64) {
+        let _ = name;
+    }
+
     /// Checks and frees the block of that name.
     fn take(&self, name: u64, number: u64, bytes: usize) -> Taken;
 
@@ -158,9 +164,16 @@ impl Carrier for Guards {
     }
 
     #[inline(always)]
+    fn expect(&self, name: u64) {
+        self.0.prefetch(Offset::from_raw(name as u32));
+    }
+
+    #[inline(always)]
     fn take(&self, name: u64, number: u64, bytes: usize) -> Taken {
         let offset = Offset::from_raw(name as u32);
-        let Ok(block) = self.0.from_offset(offset) else { return Taken::Refused };
+        // SAFETY: the ring gives each entry to one consumer, once.
+        let block = unsafe { self.0.from_offset_unshared(offset) };
+        let Ok(block) = block else { return Taken::Refused };
         let intact = block.len() == bytes && is_intact(&block, number);
         Taken::intact(intact).and_freed(Block::free(block).is_ok())
     }
@@ -192,12 +205,18 @@ impl Carrier for Offsets {
     }
 
     #[inline(always)]
+    fn expect(&self, name: u64) {
+        self.0.prefetch(Offset::from_raw(name as u32));
+    }
+
+    #[inline(always)]
     fn take(&self, name: u64, number: u64, bytes: usize) -> Taken {
         let offset = Offset::from_raw(name as u32);
         let Ok(payload) = self.0.payload_ptr(offset) else { return Taken::Refused };
         // SAFETY: the producer allocated it with this size, and gave it to this process alone.
         let intact = unsafe { is_intact_at(payload, bytes, number) };
-        Taken::intact(intact).and_freed(self.0.ack(offset).is_ok())
+        // SAFETY: the ring gives each entry to one consumer, once.
+        Taken::intact(intact).and_freed(unsafe { self.0.ack_unshared(offset) }.is_ok())
     }
 
     fn audit(&self) -> Vec<String> {

@@ -137,6 +137,9 @@ impl Ipc {
     }
 }
 
+/// How far ahead of the block at hand the consumer tells the peer of another.
+const AHEAD: u64 = 2;
+
 /// What a producer has to say.
 #[derive(Debug, Default)]
 struct Sent {
@@ -170,6 +173,9 @@ fn consume<C: Carrier>(carrier: C, id: Uuid, ring: &Ring) -> Result<()> {
         };
         spins = 0;
         let bytes = (entry & ((1 << SIZE_BITS) - 1)) as usize;
+        if let Some(entry) = consumer.peek(AHEAD) {
+            carrier.expect(entry >> SIZE_BITS);
+        }
         match carrier.take(entry >> SIZE_BITS, number, bytes) {
             Taken::Intact => {}
             Taken::Corrupted => ring.count_corrupted(),

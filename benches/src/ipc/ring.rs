@@ -146,6 +146,17 @@ impl<'r> Consumer<'r> {
         Some((self.head, entry))
     }
 
+    /// Returns the entry `ahead` behind the oldest, if it is known to be there.
+    #[inline]
+    pub fn peek(&self, ahead: u64) -> Option<u64> {
+        if self.tail_seen - self.head <= ahead {
+            return None;
+        }
+        // Relaxed: ordered by the tail.
+        let index = (self.head + ahead) % CAPACITY;
+        Some(self.ring.entries[index as usize].load(Ordering::Relaxed))
+    }
+
     /// Removes the oldest entry, which [`Self::front`] has returned.
     #[inline]
     pub fn advance(&mut self) {

@@ -117,13 +117,8 @@ impl Cache {
     /// As [`park_allocated`](Self::park_allocated), for who knows that nobody else acts on the block at the
     /// same moment; see [`park_unshared`].
     #[inline(always)]
-    pub fn park_unshared<H: Headers>(
-        &mut self,
-        sector: &Sector<'_, H>,
-        lane: &Lane<'_>,
-        at: u32,
-    ) -> bool {
-        self.park_by(sector, at, |len| park_unshared(sector, lane, at, len))
+    pub fn park_unshared<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32) -> bool {
+        self.park_by(sector, at, |len| park_unshared(sector, at, len))
     }
 
     #[inline(always)]
@@ -203,7 +198,7 @@ impl Cache {
         lane: &Lane<'_>,
         at: u32,
     ) -> Result<bool, WrongState> {
-        self.put_by(sector, lane, at, |len| park_unshared(sector, lane, at, len))
+        self.put_by(sector, lane, at, |len| park_unshared(sector, at, len))
     }
 
     fn put_by<H: Headers>(
@@ -343,16 +338,18 @@ impl Cache {
             return 0;
         }
         self.make_magazines(sector);
-        if self.flushed {
-            // What went back is wanted now: it should have stayed.
+        let magazine = &mut self.magazines[len as usize];
+        let asked = magazine.next_batch();
+        // A run that begins at a line may be a line longer than asked.
+        let (slack, least) = if len < LINE_GRANULES { (LINE_GRANULES, 1) } else { (0, 2) };
+        let wanted = asked * len + slack;
+        if self.flushed || self.parked.saturating_add(wanted) > self.limit {
+            // What went back is wanted now: it should have stayed. Or as much is used up at a time as
+            // does not fit beside what is kept of other lengths.
             self.flushed = false;
             self.limit = self.limit.max(1).saturating_mul(2).min(most());
         }
-        let magazine = &mut self.magazines[len as usize];
-        let asked = magazine.next_batch();
-        // Only as many as fit beside what is parked, and no more than a quarter of the limit. A run that
-        // begins at a line may be a line longer than asked.
-        let (slack, least) = if len < LINE_GRANULES { (LINE_GRANULES, 1) } else { (0, 2) };
+        // Only as many as fit beside what is parked, and no more than a quarter of the limit.
         let room = self.limit.saturating_sub(self.parked).saturating_sub(slack);
         let mut pieces = asked.min(room.min(self.limit / 4) / len);
         while pieces >= least {

@@ -43,6 +43,7 @@ pub enum Mutation {
     FlushWithoutRelease,
     UnparkWithoutRelease,
     RecoverForgetsCached,
+    UnsharedMarksLate,
 }
 
 impl Mutation {
@@ -83,13 +84,14 @@ impl Mutation {
     ];
 
     /// Defects of the thread caches.
-    pub const CACHE: [Mutation; 6] = [
+    pub const CACHE: [Mutation; 7] = [
         Mutation::CutForgetsFirst,
         Mutation::FlushForgetsIntent,
         Mutation::FlushForgetsHeads,
         Mutation::FlushWithoutRelease,
         Mutation::UnparkWithoutRelease,
         Mutation::RecoverForgetsCached,
+        Mutation::UnsharedMarksLate,
     ];
 
     /// Every defect.

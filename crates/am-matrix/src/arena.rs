@@ -106,6 +106,21 @@ impl Arena {
         unsafe { self.base.add(offset.bytes() as usize) }
     }
 
+    /// Tells the processor that the cache line of byte `at_bytes` will soon be read and written.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, at_bytes: u64) {
+        let line = self.base().wrapping_add(at_bytes as usize);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, which may name any address.
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_ET0>(line.cast());
+        }
+        // Elsewhere stable Rust has no such hint.
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
+    }
+
     /// The headers of a sector, for a participant whom they call `owner`.
     pub(crate) fn headers(&self, sector: &SectorGeometry, owner: u32) -> BlockHeaders<'_> {
         let first = self.base().wrapping_add(sector.data_bytes as usize);

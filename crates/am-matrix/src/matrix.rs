@@ -1,6 +1,6 @@
 //! The matrix: sectors over one arena, and the way from bytes to granules and back.
 
-use crate::arena::{Arena, head_words, read_geometry};
+use crate::arena::{Arena, BlockHeaders, head_words, read_geometry};
 use crate::attachment::{self, Attachment};
 use crate::block::{Block, Place};
 use crate::error::Error;
@@ -13,7 +13,8 @@ use crate::request::Request;
 use am_cache::Cache;
 use am_layout::roster::{Roster, RosterLane};
 use am_layout::{Geometry, OFFSET_UNIT_BYTES, Offset, SECTOR_ALIGN_BYTES, SECTORS, State};
-use am_tlsf::Lane;
+use am_ripple::WrongState;
+use am_tlsf::{Lane, Sector};
 use crossbeam_utils::CachePadded;
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -244,8 +245,7 @@ impl Matrix {
         if self.ack_small(offset, quick) { Ok(()) } else { self.ack_slow(offset, false) }
     }
 
-    /// As [`ack`](Self::ack), without a locked instruction where the block came from this handle or a
-    /// clone of it.
+    /// As [`ack`](Self::ack), without a locked instruction where the block is parked.
     ///
     /// A double ack is detected as ever, unless two come at the same moment: that is what the caller
     /// rules out.
@@ -255,11 +255,12 @@ impl Matrix {
     ///
     /// # Safety
     /// From the beginning of this call to its end nobody else, in any process, passes this offset to
-    /// `ack`, `ack_unshared`, `from_offset` or `value_from_offset`.
+    /// a function that acks or takes it: `ack`, `ack_unshared`, `from_offset`, `from_offset_unshared` or
+    /// `value_from_offset`.
     #[inline]
     pub unsafe fn ack_unshared(&self, offset: Offset) -> Result<(), Error> {
-        let quick = |cache: &mut Cache, part: &Part<'_>, lane: &Lane<'_>, granule| {
-            cache.park_unshared(&part.sector, lane, granule)
+        let quick = |cache: &mut Cache, part: &Part<'_>, _: &Lane<'_>, granule| {
+            cache.park_unshared(&part.sector, granule)
         };
         if self.ack_small(offset, quick) { Ok(()) } else { self.ack_slow(offset, true) }
     }
@@ -271,14 +272,54 @@ impl Matrix {
     ///
     /// # Errors
     /// [`Error::NotAPayload`] or [`Error::NotAllocated`].
+    #[inline]
     pub fn from_offset(&self, offset: Offset) -> Result<Block<'_>, Error> {
+        self.take_by(offset, |sector, lane, granule| am_ripple::take(sector, lane, granule))
+    }
+
+    /// As [`from_offset`](Self::from_offset), without a locked instruction.
+    ///
+    /// What was taken before, or is taken afterwards, is told from it as ever, unless two come at the
+    /// same moment: that is what the caller rules out. A queue that gives each offset to one receiver is
+    /// such a caller.
+    ///
+    /// # Errors
+    /// As [`from_offset`](Self::from_offset).
+    ///
+    /// # Safety
+    /// As [`ack_unshared`](Self::ack_unshared).
+    #[inline]
+    pub unsafe fn from_offset_unshared(&self, offset: Offset) -> Result<Block<'_>, Error> {
+        self.take_by(offset, |sector, _, granule| am_ripple::take_unshared(sector, granule))
+    }
+
+    #[inline(always)]
+    fn take_by(
+        &self,
+        offset: Offset,
+        take: impl FnOnce(&Sector<'_, BlockHeaders<'_>>, &Lane<'_>, u32) -> Result<u32, WrongState>,
+    ) -> Result<Block<'_>, Error> {
         let (part, granule) = self.locate(offset)?;
         let lanes = self.lanes()?;
-        let len = am_ripple::take(&part.sector, lanes.lane(part.id as usize), granule)
+        let len = take(&part.sector, lanes.lane(part.id as usize), granule)
             .map_err(|wrong| not_allocated(offset, wrong))?;
         lanes.hold(1);
         let bytes = part.sector.headers.bytes(granule).min(part.geometry.usable_bytes(len));
         Ok(self.block(Place::new(part.id as usize, granule, len), bytes as usize))
+    }
+
+    /// Says that a block will soon be taken or acked by this offset: what that reads is fetched meanwhile.
+    ///
+    /// For a receiver that knows of several offsets at once: tell of one a few ahead of the one at hand, and
+    /// the lines that the giver wrote last come from its core while another block is dealt with. It changes
+    /// nothing, and any offset will do. Wait-free.
+    #[inline]
+    pub fn prefetch(&self, offset: Offset) {
+        if let Some((part, granule)) = self.find(offset) {
+            let geometry = &part.geometry;
+            self.arena().prefetch(geometry.words_bytes + 4 * u64::from(granule));
+            self.arena().prefetch(geometry.data_bytes + (u64::from(granule) << geometry.granule_shift));
+        }
     }
 
     /// Returns the address of the payload at `offset` in this process.

@@ -123,18 +123,21 @@ pub fn ack<H: Headers>(
 /// `HELD` → `ALLOCATED`: a guard gives its block away; whoever learns the offset may take it.
 ///
 /// Returns the length in granules. Wait-free. What the guard wrote is visible to whoever takes the
-/// block (E3).
+/// block (E3). Only for the guard that owns the block.
 ///
 /// # Errors
-/// [`WrongState`] when the block is not held.
+/// [`WrongState`] when the block is not held: somebody scribbled.
+#[inline]
 pub fn give<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongState> {
-    let (word, len) = expect(sector, at, State::Held)?;
+    let (_, len) = expect(sector, at, State::Held)?;
+    let word = sector.word(at);
     if mutation::is(Mutation::GiveWithoutRelease) {
-        sector.word(at).store_relaxed(head(State::Allocated, len));
-        return Ok(len);
+        word.store_relaxed(head(State::Allocated, len));
+    } else {
+        // Release (E3): hands the payload on. A plain store, since nobody else changes the word of a held
+        // block. No limbo, so no intent: the block is in use throughout.
+        word.store(head(State::Allocated, len));
     }
-    // Release (E3): hands the payload on. No limbo, so no intent: the block is in use throughout.
-    exchange(sector, at, word, State::Held, head(State::Allocated, len))?;
     Ok(len)
 }
 

@@ -61,5 +61,5 @@ pub use ack::{WrongState, ack, format, give, grow, shrink, take};
 pub use am_tlsf::{Carved, Headers, Lane, Sector, Want};
 pub use bulk::{ack_many, split};
 pub use heal::{NoBlock, allocate, allocate_by_hints, repair};
-pub use park::{give_back_parked, park, park_allocated, park_unshared, unpark};
+pub use park::{give_back_parked, park, park_allocated, park_unshared, take_unshared, unpark};
 pub use recover::{Found, Recoverer};

@@ -66,8 +66,7 @@ fn expect_len<H: Headers>(
     Err(WrongState { granule: at, expected: State::Allocated, seen: sector.seen_at(at) })
 }
 
-/// As [`park_allocated`], without a locked instruction where the block came from the caller's own
-/// participant.
+/// As [`park_allocated`], without a locked instruction.
 ///
 /// The caller promises that nobody else acks or takes this block at the same moment. A call that
 /// comes before or after another is told from it as ever; two at once may both succeed, and then
@@ -78,16 +77,41 @@ fn expect_len<H: Headers>(
 #[inline]
 pub fn park_unshared<H: Headers>(
     sector: &Sector<'_, H>,
-    lane: &Lane<'_>,
     at: u32,
     len: u32,
 ) -> Result<(), WrongState> {
     expect_len(sector, at, len)?;
-    if !sector.headers.is_own(at) {
-        return park_allocated(sector, lane, at, len);
-    }
-    sector.word(at).store(head(State::Cached, len));
+    own_unshared(sector, at, head(State::Cached, len));
     Ok(())
+}
+
+/// As [`take`](crate::take), without a locked instruction; the caller promises as for
+/// [`park_unshared`].
+///
+/// # Errors
+/// As [`take`](crate::take).
+#[inline]
+pub fn take_unshared<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Result<u32, WrongState> {
+    let (_, len) = expect(sector, at, State::Allocated)?;
+    own_unshared(sector, at, head(State::Held, len));
+    Ok(len)
+}
+
+/// Makes an allocated block, on which nobody else acts now, this participant's own.
+///
+/// It is in nobody's hands before and in the caller's after, so there is no limbo and no intent to tell. Its
+/// owner stands in the header before the word says that it has one, and whoever finds it dead saw the
+/// word of its last hour (E9): a recoverer never finds the new word with the old owner.
+#[inline]
+fn own_unshared<H: Headers>(sector: &Sector<'_, H>, at: u32, word: u32) {
+    if mutation::is(Mutation::UnsharedMarksLate) {
+        sector.word(at).store(word);
+    }
+    if !sector.headers.is_own(at) {
+        sector.headers.mark_owner(at);
+    }
+    // Release (E2): publishes the owner to whoever looks whose block it is.
+    sector.word(at).store(word);
 }
 
 /// `CACHED` → `to` (`HELD` or `ALLOCATED`): the cache hands out a block of `len` granules.

@@ -316,7 +316,7 @@ impl Player {
         let &(len, state) = self.oracle.get(at).expect("a live block");
         let (sector, lane) = (self.sector(), self.lane());
         let raw_of = |len| match unshared {
-            true => park_unshared(&sector, lane, at, len),
+            true => park_unshared(&sector, at, len),
             false => park_allocated(&sector, lane, at, len),
         };
         let raw = || raw_of(len);
