@@ -91,12 +91,11 @@ impl Cache {
     pub fn park<H: Headers>(&mut self, sector: &Sector<'_, H>, at: u32, len: u32) -> bool {
         let Some(magazine) = self.magazines.get_mut(len as usize) else { return false };
         let Some(room) = magazine.room() else { return false };
-        if !park(sector, at, len) {
-            return false;
-        }
-        room.fill(at);
-        self.parked += len;
-        true
+        let parked = &mut self.parked;
+        park(sector, at, len, || {
+            room.fill(at);
+            *parked += len;
+        })
     }
 
     /// Parks a block that no guard owns, of several callers with the same offset for one of them. False, and
@@ -161,15 +160,10 @@ impl Cache {
             ack(sector, lane, at, State::Held)?;
             return Ok(false);
         }
-        if !park(sector, at, len) {
-            return Err(WrongState {
-                granule: at,
-                expected: State::Held,
-                seen: sector.seen_at(at),
-            });
+        if park(sector, at, len, || self.keep(sector, at, len)) {
+            return Ok(true);
         }
-        self.keep(sector, at, len);
-        Ok(true)
+        Err(WrongState { granule: at, expected: State::Held, seen: sector.seen_at(at) })
     }
 
     /// As [`put`](Self::put) for a block of any length that no guard owns; of several callers with the same
@@ -240,7 +234,8 @@ impl Cache {
     #[inline(always)]
     #[must_use]
     pub fn has_room<H: Headers>(&self, sector: &Sector<'_, H>, more: u32) -> bool {
-        self.parked.saturating_add(more) <= self.limit && sector.pressure() == self.pressure
+        // Both are below 2³⁰, so the sum does not wrap.
+        self.parked.wrapping_add(more) <= self.limit && sector.pressure() == self.pressure
     }
 
     /// Gives blocks back: half of the limit or 256 blocks, whichever is less, the oldest of each length

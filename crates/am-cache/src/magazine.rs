@@ -11,9 +11,7 @@ const ROOM_FIRST: usize = 16;
 /// Heads of parked blocks of one exact length, newest last.
 #[derive(Debug, Default)]
 pub(crate) struct Magazine {
-    /// The first `count` are heads; the others are room.
-    slots: Vec<u32>,
-    count: usize,
+    heads: Vec<u32>,
     /// Blocks that the next refill asks for, as a power of two.
     batch_log: u8,
 }
@@ -21,30 +19,26 @@ pub(crate) struct Magazine {
 impl Magazine {
     #[inline(always)]
     pub fn pop(&mut self) -> Option<u32> {
-        let count = self.count.checked_sub(1)?;
-        let head = *self.slots.get(count)?;
-        self.count = count;
-        Some(head)
+        self.heads.pop()
     }
 
-    /// Room for one more head, if there is some.
+    /// Room for one more head, if there is some: it is not made here.
     #[inline(always)]
     pub fn room(&mut self) -> Option<Room<'_>> {
-        Some(Room { slot: self.slots.get_mut(self.count)?, count: &mut self.count })
+        let has_room = self.heads.len() < self.heads.capacity();
+        has_room.then_some(Room(&mut self.heads))
     }
 
     /// Puts a head, and makes room for it first.
     pub fn push(&mut self, head: u32) {
-        if self.count == self.slots.len() {
-            self.slots.resize((2 * self.count).max(ROOM_FIRST), 0);
+        if self.heads.capacity() == 0 {
+            self.heads.reserve(ROOM_FIRST);
         }
-        if let Some(room) = self.room() {
-            room.fill(head);
-        }
+        self.heads.push(head);
     }
 
     pub fn len(&self) -> u32 {
-        self.count as u32
+        self.heads.len() as u32
     }
 
     /// How many blocks a refill asks for now; twice as many the next time.
@@ -73,23 +67,17 @@ impl Magazine {
 
     /// Moves the `count` oldest heads to `into`.
     pub fn take_oldest(&mut self, count: u32, into: &mut Vec<u32>) {
-        let count = (count as usize).min(self.count);
-        into.extend_from_slice(&self.slots[..count]);
-        self.slots.copy_within(count..self.count, 0);
-        self.count -= count;
+        let count = (count as usize).min(self.heads.len());
+        into.extend(self.heads.drain(..count));
     }
 }
 
 /// A free place in a magazine.
-pub(crate) struct Room<'m> {
-    slot: &'m mut u32,
-    count: &'m mut usize,
-}
+pub(crate) struct Room<'m>(&'m mut Vec<u32>);
 
 impl Room<'_> {
     #[inline(always)]
     pub fn fill(self, head: u32) {
-        *self.slot = head;
-        *self.count += 1;
+        self.0.push(head);
     }
 }

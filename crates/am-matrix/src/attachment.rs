@@ -95,6 +95,11 @@ impl Attachment {
         self.alive.load(Relaxed)
     }
 
+    /// The word that holds the id, alive as long as the attachment.
+    pub(crate) fn alive(&self) -> &'static AtomicU32 {
+        self.alive
+    }
+
     pub(crate) fn arena(&self) -> &Arena {
         &self.arena
     }

@@ -9,7 +9,7 @@ use am_layout::roster::RosterLane;
 use am_tlsf::Lane;
 use crossbeam_utils::CachePadded;
 use std::cell::{Cell, RefCell, UnsafeCell};
-use std::ptr;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
@@ -181,24 +181,27 @@ const NOBODY: u32 = u32::MAX;
 
 thread_local! {
     /// The attachments used last, by id, and this thread's own lanes in them.
-    static LAST: [Cell<(u32, *const Lanes)>; RECENT] =
-        const { [const { Cell::new((NOBODY, ptr::null())) }; RECENT] };
+    static LAST: [Cell<(u32, NonNull<Lanes>)>; RECENT] =
+        const { [const { Cell::new((NOBODY, NonNull::dangling())) }; RECENT] };
     /// The attachment whose shared lanes this thread used last.
     static SHARING: Cell<u32> = const { Cell::new(NOBODY) };
     /// This thread's lanes in every attachment it used.
     static ENTRIES: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Returns the lanes that this thread alone has in an attachment, if it has some and used them lately.
+/// Returns the lanes that this thread alone has in the attachment of that id, if it has some and used
+/// them lately. The caller borrows the attachment.
 #[inline(always)]
-pub(crate) fn own(inner: &Inner) -> Option<&Lanes> {
-    // 0 in a forked child, which is never remembered.
-    let id = inner.attachment().id();
+pub(crate) fn own<'m>(id: u32) -> Option<&'m Lanes> {
     let (last, lanes) = LAST.with(|last| last[id as usize % RECENT].get());
+    if last != id {
+        return None;
+    }
     // SAFETY: `LAST` names the lanes of this thread's entry for the attachment: ids are never used
-    // twice, and whoever drops an entry forgets `LAST` first. The entry lives until this thread ends
-    // or the attachment does, and the caller borrows the attachment on this thread.
-    if last == id { Some(unsafe { &*lanes }) } else { None }
+    // twice, 0 and `NOBODY` are never remembered, and whoever drops an entry forgets `LAST` first. The
+    // entry lives until this thread ends or the attachment does, and the caller borrows the attachment
+    // on this thread.
+    Some(unsafe { lanes.as_ref() })
 }
 
 /// Returns this thread's lanes in an attachment; claims them at the first call.
@@ -209,7 +212,7 @@ pub(crate) fn own(inner: &Inner) -> Option<&Lanes> {
 /// [`Error::Forked`] in a child that inherited the attachment.
 #[inline]
 pub(crate) fn mine(inner: &Arc<Inner>) -> Result<&Lanes, Error> {
-    match own(inner) {
+    match own(inner.attachment().id()) {
         Some(lanes) => Ok(lanes),
         None => find(inner),
     }
@@ -218,20 +221,20 @@ pub(crate) fn mine(inner: &Arc<Inner>) -> Result<&Lanes, Error> {
 /// Makes [`own`] blind to these lanes; returns the attachment's id if it was not.
 fn pause(lanes: &Lanes) -> u32 {
     LAST.with(|last| {
-        let of_these = last.iter().find(|last| ptr::eq(last.get().1, lanes));
-        of_these.map_or(NOBODY, |last| last.replace((NOBODY, ptr::null())).0)
+        let of_these = last.iter().find(|last| last.get().1 == NonNull::from(lanes));
+        of_these.map_or(NOBODY, |last| last.replace((NOBODY, NonNull::dangling())).0)
     })
 }
 
 /// Undoes [`pause`].
 fn resume(id: u32, lanes: &Lanes) {
     if id != NOBODY {
-        LAST.with(|last| last[id as usize % RECENT].set((id, lanes)));
+        LAST.with(|last| last[id as usize % RECENT].set((id, NonNull::from(lanes))));
     }
 }
 
 fn forget() {
-    LAST.with(|last| last.iter().for_each(|last| last.set((NOBODY, ptr::null()))));
+    LAST.with(|last| last.iter().for_each(|last| last.set((NOBODY, NonNull::dangling()))));
     SHARING.set(NOBODY);
 }
 
@@ -254,7 +257,7 @@ fn find(inner: &Arc<Inner>) -> Result<&Lanes, Error> {
             entries.push(Entry { matrix: Arc::downgrade(inner), id, lane, lanes });
         }
         let entry = entries.iter().find(|entry| entry.id == id)?;
-        let lanes: *const Lanes = &**entry.lanes;
+        let lanes = NonNull::from(&**entry.lanes);
         // Not while the caches are in use further up on this stack: then they must not be found.
         if !entry.lanes.is_busy() {
             LAST.with(|last| last[id as usize % RECENT].set((id, lanes)));
@@ -263,7 +266,7 @@ fn find(inner: &Arc<Inner>) -> Result<&Lanes, Error> {
     });
     match found {
         // SAFETY: as in `own`.
-        Ok(Some(lanes)) => Ok(unsafe { &*lanes }),
+        Ok(Some(lanes)) => Ok(unsafe { lanes.as_ref() }),
         _ => {
             // Remembered, so that the roster is not searched at every call.
             SHARING.set(id);

@@ -19,12 +19,16 @@ use crossbeam_utils::CachePadded;
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Looks for a free slot before attaching fails, when all are taken.
 const ROOM_TRIES: u32 = 100;
 /// Pause between two of them.
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
+
+/// No attachment's id, as a word.
+static NOBODY: AtomicU32 = AtomicU32::new(0);
 
 /// Where a request goes when its sector has no block for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +54,11 @@ pub struct Matrix {
     pub(crate) inner: Arc<Inner>,
     pub(crate) spill: Spill,
     pub(crate) cached: bool,
+    /// Payload bytes up to which the small sector's cache is asked first.
+    pub(crate) short_bytes: u64,
+    /// The word that says for whom caches are looked up at once: the attachment's, which `inner` keeps
+    /// alive, or [`NOBODY`] without caches.
+    quick: &'static AtomicU32,
 }
 
 /// What the handles of one attachment share.
@@ -123,7 +132,9 @@ impl Matrix {
         let inner = Arc::new(Inner { parts, starts, geometry, first_recovery, attachment });
         // The thread that attaches will most likely use it: its lane is claimed now, not later.
         lanes::mine(&inner)?;
-        Ok(Self { inner, spill: Spill::Off, cached: true })
+        let short_bytes = inner.short_bytes();
+        let quick = inner.attachment().alive();
+        Ok(Self { inner, spill: Spill::Off, cached: true, short_bytes, quick })
     }
 
     /// Returns a handle to the same matrix with or without thread caches; by default it has them.
@@ -135,6 +146,7 @@ impl Matrix {
     #[must_use]
     pub fn with_thread_caches(mut self, cached: bool) -> Self {
         self.cached = cached;
+        self.quick = if cached { self.inner.attachment().alive() } else { &NOBODY };
         self
     }
 
@@ -181,11 +193,10 @@ impl Matrix {
     /// [`Error::Exhausted`], [`Error::Contended`] or [`Error::TooLarge`].
     #[inline(always)]
     pub fn allocate(&self, bytes: usize) -> Result<Block<'_>, Error> {
-        let place = match self.take_small(bytes as u64, State::Held) {
-            Some(place) => place,
-            None => self.take_or_carve(bytes as u64, State::Held)?,
-        };
-        Ok(self.block(place, bytes))
+        match self.take_small(bytes as u64, State::Held) {
+            Some((part, place)) => Ok(self.block_in(part, place, bytes)),
+            None => Ok(self.block(self.take_or_carve(bytes as u64, State::Held)?, bytes)),
+        }
     }
 
     /// Allocates a block of the layout's size whose payload has the layout's alignment.
@@ -221,11 +232,10 @@ impl Matrix {
     /// As [`allocate`](Self::allocate).
     #[inline(always)]
     pub fn allocate_offset(&self, bytes: usize) -> Result<Offset, Error> {
-        let place = match self.take_small(bytes as u64, State::Allocated) {
-            Some(place) => place,
-            None => self.take_or_carve(bytes as u64, State::Allocated)?,
-        };
-        Ok(self.offset_of(place))
+        match self.take_small(bytes as u64, State::Allocated) {
+            Some((part, place)) => Ok(part.offset_of(place.granule())),
+            None => Ok(self.offset_of(self.take_or_carve(bytes as u64, State::Allocated)?)),
+        }
     }
 
     /// Gives back the block whose payload lies at `offset`, to this thread's cache if it has one, else
@@ -337,7 +347,13 @@ impl Matrix {
     /// The guard of a block that was just taken.
     #[inline(always)]
     pub(crate) fn block(&self, place: Place, bytes: usize) -> Block<'_> {
-        Block::of(self, self.part_of(place).payload(place.granule()), bytes, place)
+        self.block_in(self.part_of(place), place, bytes)
+    }
+
+    /// As [`block`](Self::block), of a block in the sector `part`.
+    #[inline(always)]
+    pub(crate) fn block_in(&self, part: &Part<'_>, place: Place, bytes: usize) -> Block<'_> {
+        Block::of(self, part.payload(place.granule()), bytes, place)
     }
 
     /// The sector of a block.
@@ -408,6 +424,13 @@ impl Matrix {
         unsafe { self.inner.retire(lanes, lane) };
     }
 
+    /// The id by which [`lanes::own`] finds this thread's lanes, if they shall be found so quickly.
+    #[inline(always)]
+    pub(crate) fn quick_id(&self) -> u32 {
+        // Relaxed: as `Attachment::id`.
+        self.quick.load(Relaxed)
+    }
+
     /// This thread's lanes.
     ///
     /// # Errors
@@ -419,6 +442,13 @@ impl Matrix {
 }
 
 impl Inner {
+    /// Payload bytes up to which the small sector's caches are asked first.
+    pub(crate) fn short_bytes(&self) -> u64 {
+        self.parts[0].as_ref().map_or(0, |part| {
+            self.geometry.small_max_bytes.min(part.geometry.usable_bytes(LEN_CACHED_MAX))
+        })
+    }
+
     #[inline]
     pub(crate) fn attachment(&self) -> &Attachment {
         &self.attachment

@@ -109,7 +109,7 @@ impl<'a> Part<'a> {
     }
 
     /// The payload's offset of the block at granule `head`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn offset_of(&self, head: u32) -> Offset {
         Offset::from_raw(self.first_unit + (head << self.unit_shift) + 1)
     }

@@ -14,13 +14,14 @@ impl Matrix {
     /// Parks the small block of a guard in the thread's cache; false when that needs more thought.
     #[inline(always)]
     pub(crate) fn park_small(&self, place: Place) -> bool {
-        let Some(lanes) = lanes::own(&self.inner) else { return false };
+        let Some(lanes) = lanes::own(self.quick_id()) else { return false };
         // SAFETY: this thread's own lanes.
-        self.cached && unsafe { self.park_small_in(lanes, place) }
+        unsafe { self.park_small_in(lanes, place) }
     }
 
     /// Takes the block of a dropped guard back.
-    #[inline(never)]
+    // Inlined: where guards are dropped, a program finds its thread-local storage without a call.
+    #[inline]
     pub(crate) fn release(&self, place: Place) {
         if !self.park_small(place) {
             self.free_or_count(place);
@@ -33,10 +34,7 @@ impl Matrix {
     /// The lanes are not shared, and nobody else uses their caches meanwhile.
     #[inline(always)]
     pub(crate) unsafe fn park_small_in(&self, lanes: &Lanes, place: Place) -> bool {
-        let Some(part) = self.part(0) else { return false };
-        if place.sector() != 0 {
-            return false;
-        }
+        let Some(part) = self.part(0).filter(|_| place.sector() == 0) else { return false };
         // SAFETY: promised by the caller; the cache calls nothing but the sector.
         let cache = unsafe { lanes.small_cache() };
         cache.has_room(&part.sector, place.len())
@@ -117,12 +115,9 @@ impl Matrix {
         offset: Offset,
         park: impl FnOnce(&mut Cache, &Part<'_>, &Lane<'_>, u32) -> bool,
     ) -> bool {
-        let Some(lanes) = lanes::own(&self.inner) else { return false };
+        let Some(lanes) = lanes::own(self.quick_id()) else { return false };
         let Some(part) = self.part(0) else { return false };
         let Some(granule) = part.granule_of(offset) else { return false };
-        if !self.cached {
-            return false;
-        }
         // SAFETY: this thread's own lanes; the cache calls nothing but the sector.
         let cache = unsafe { lanes.small_cache() };
         let parked = park(cache, part, lanes.lane(0), granule);

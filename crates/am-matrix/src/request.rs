@@ -23,16 +23,13 @@ pub(crate) struct Request {
 impl Matrix {
     /// Takes a block of the small sector out of the thread's cache, if there is one just as long.
     #[inline(always)]
-    pub(crate) fn take_small(&self, bytes: u64, state: State) -> Option<Place> {
-        let lanes = lanes::own(&self.inner)?;
-        if !self.cached {
-            return None;
-        }
+    pub(crate) fn take_small(&self, bytes: u64, state: State) -> Option<(&Part<'_>, Place)> {
+        let lanes = lanes::own(self.quick_id())?;
         // SAFETY: this thread's own lanes.
-        unsafe { self.take_small_of(lanes, bytes, state) }
+        unsafe { self.take_small_of(lanes, self.short_bytes, bytes, state) }
     }
 
-    /// As [`take_small`](Self::take_small), out of the cache of `lanes`.
+    /// As [`take_small`](Self::take_small), out of the cache of `lanes`, for up to `short_bytes`.
     ///
     /// # Safety
     /// The lanes are not shared, and nobody else uses their caches meanwhile.
@@ -40,15 +37,23 @@ impl Matrix {
     pub(crate) unsafe fn take_small_of(
         &self,
         lanes: &Lanes,
+        short_bytes: u64,
         bytes: u64,
         state: State,
-    ) -> Option<Place> {
-        if bytes > self.inner.geometry.small_max_bytes {
+    ) -> Option<(&Part<'_>, Place)> {
+        // 0 counts as 1, but not here: one comparison tells both.
+        if bytes.wrapping_sub(1) >= short_bytes {
             return None;
         }
+        let part = self.part(0)?;
+        let len = part.geometry.granules_for_short(bytes);
         // SAFETY: promised by the caller; the cache calls nothing but the sector.
         let cache = unsafe { lanes.small_cache() };
-        self.take_from(cache, lanes, 0, bytes, state)
+        let head = cache.take(&part.sector, len, state, bytes)?;
+        if state == State::Allocated {
+            lanes.hold(1u32.wrapping_neg());
+        }
+        Some((part, Place::new(0, head, len)))
     }
 
     #[inline(always)]

@@ -1,9 +1,10 @@
 //! A thread cache that somebody holds by himself.
 
-use crate::block::Block;
+use crate::block::{Block, Place};
 use crate::error::Error;
 use crate::lanes::Lanes;
 use crate::matrix::Matrix;
+use crate::part::Part;
 use crate::release::not_allocated;
 use am_cache::Cache;
 use am_layout::roster::{LANES, RosterLane};
@@ -40,6 +41,7 @@ pub struct ThreadCache<'m> {
     matrix: &'m Matrix,
     lanes: Arc<CachePadded<Lanes>>,
     lane: RosterLane<'static>,
+    short_bytes: u64,
     /// Not to be used by two threads at once.
     _one_thread: PhantomData<Cell<()>>,
 }
@@ -56,7 +58,8 @@ impl Matrix {
         }
         let (lane, lanes) =
             self.claim_lane().ok_or(Error::TooManyThreads { maximum: LANES as u32 })?;
-        Ok(ThreadCache { matrix: self, lanes, lane, _one_thread: PhantomData })
+        let short_bytes = self.inner.short_bytes();
+        Ok(ThreadCache { matrix: self, lanes, lane, short_bytes, _one_thread: PhantomData })
     }
 }
 
@@ -68,16 +71,15 @@ impl<'m> ThreadCache<'m> {
     #[inline(always)]
     pub fn allocate(&self, bytes: usize) -> Result<Block<'m>, Error> {
         let taken = if self.is_at_hand() {
-            // SAFETY: the lanes belong to this value, which only one thread uses at a time.
-            unsafe { self.matrix.take_small_of(&self.lanes, bytes as u64, State::Held) }
+            // SAFETY: just seen to be at hand.
+            unsafe { self.take_small(bytes, State::Held) }
         } else {
             None
         };
-        let place = match taken {
-            Some(place) => place,
-            None => self.take_or_carve(bytes, State::Held)?,
-        };
-        Ok(self.matrix.block(place, bytes))
+        match taken {
+            Some((part, place)) => Ok(self.matrix.block_in(part, place, bytes)),
+            None => Ok(self.matrix.block(self.take_or_carve(bytes, State::Held)?, bytes)),
+        }
     }
 
     /// Allocates a block as [`Matrix::allocate_offset`].
@@ -87,21 +89,30 @@ impl<'m> ThreadCache<'m> {
     #[inline(always)]
     pub fn allocate_offset(&self, bytes: usize) -> Result<Offset, Error> {
         let taken = if self.is_at_hand() {
-            // SAFETY: the lanes belong to this value, which only one thread uses at a time.
-            unsafe { self.matrix.take_small_of(&self.lanes, bytes as u64, State::Allocated) }
+            // SAFETY: just seen to be at hand.
+            unsafe { self.take_small(bytes, State::Allocated) }
         } else {
             None
         };
-        let place = match taken {
-            Some(place) => place,
-            None => self.take_or_carve(bytes, State::Allocated)?,
-        };
-        Ok(self.matrix.offset_of(place))
+        match taken {
+            Some((part, place)) => Ok(part.offset_of(place.granule())),
+            None => Ok(self.matrix.offset_of(self.take_or_carve(bytes, State::Allocated)?)),
+        }
+    }
+
+    /// Takes a small block out of the cache, if there is one just as long.
+    ///
+    /// # Safety
+    /// The cache [is at hand](Self::is_at_hand).
+    #[inline(always)]
+    unsafe fn take_small(&self, bytes: usize, state: State) -> Option<(&'m Part<'m>, Place)> {
+        // SAFETY: the lanes belong to this value, which only one thread uses at a time.
+        unsafe { self.matrix.take_small_of(&self.lanes, self.short_bytes, bytes as u64, state) }
     }
 
     #[cold]
     #[inline(never)]
-    fn take_or_carve(&self, bytes: usize, state: State) -> Result<crate::block::Place, Error> {
+    fn take_or_carve(&self, bytes: usize, state: State) -> Result<Place, Error> {
         self.alive()?;
         // SAFETY: the lanes belong to this value, which only one thread uses at a time.
         unsafe { self.matrix.take_or_carve_by(&self.lanes, true, bytes as u64, state) }
@@ -124,7 +135,7 @@ impl<'m> ThreadCache<'m> {
 
     #[cold]
     #[inline(never)]
-    fn free_slow(&self, place: crate::block::Place) {
+    fn free_slow(&self, place: Place) {
         // SAFETY: the lanes belong to this value, which only one thread uses at a time.
         if let Err(Error::Corrupt { .. }) = unsafe { self.matrix.free_by(&self.lanes, true, place) }
         {

@@ -11,17 +11,25 @@ use am_layout::mutation::{self, Mutation};
 use am_layout::{INTERIOR, State, head};
 use am_tlsf::{Headers, Lane, Sector};
 
-/// `HELD` → `CACHED`: the guard of a block of `len` granules leaves it to its thread's cache.
+/// `HELD` → `CACHED`: the guard of a block of `len` granules leaves it to its thread's cache, which
+/// calls `keep` to remember it.
 ///
 /// Only for the guard that owns the block. False, and nothing is changed, when the word does not say so:
 /// somebody scribbled. Wait-free, no locked instruction.
 #[inline(always)]
 #[must_use]
-pub fn park<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32) -> bool {
-    let word = sector.word(at);
+pub fn park<H: Headers>(
+    sector: &Sector<'_, H>,
+    at: u32,
+    len: u32,
+    keep: impl FnOnce(),
+) -> bool {
+    let Some(word) = sector.get_word(at) else { return false };
     if word.load_relaxed() != head(State::Held, len) {
         return false;
     }
+    // Before the store, behind which the compiler knows nothing of the cache's memory any more.
+    keep();
     // Release: a recoverer that finds the block sees its owner. Nobody else changes the word.
     word.store(head(State::Cached, len));
     true
@@ -122,7 +130,7 @@ fn own_unshared<H: Headers>(sector: &Sector<'_, H>, at: u32, word: u32) {
 #[inline(always)]
 #[must_use]
 pub fn unpark<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32, to: State, note: u64) -> bool {
-    let word = sector.word(at);
+    let Some(word) = sector.get_word(at) else { return false };
     if word.load_relaxed() != head(State::Cached, len) {
         return false;
     }

@@ -103,6 +103,13 @@ impl<'a, H: Headers> Sector<'a, H> {
         &self.words[granule as usize]
     }
 
+    /// Returns the word of a granule; `None` when it is not below [`len`](Self::len).
+    #[inline(always)]
+    #[must_use]
+    pub fn get_word(&self, granule: u32) -> Option<&'a Word> {
+        self.words.get(granule as usize)
+    }
+
     /// Returns the hint index.
     #[inline]
     #[must_use]
