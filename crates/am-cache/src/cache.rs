@@ -262,15 +262,16 @@ impl Cache {
         if self.parked <= self.limit {
             return 0;
         }
-        self.flushed = true;
-        let collected = self.collect_oldest(self.parked - self.limit / 2);
+        // Who has taken nothing since the last time will not miss what is new either.
+        let only_gives = core::mem::replace(&mut self.flushed, true);
+        let collected = self.collect(self.parked - self.limit / 2, only_gives);
         self.parked -= collected;
         self.flush(sector, lane)
     }
 
-    /// Moves the older half of magazine after magazine to the batch, until it has `wanted` granules;
-    /// returns how many it has.
-    fn collect_oldest(&mut self, wanted: u32) -> u32 {
+    /// Moves the older half of magazine after magazine to the batch, or `whole` ones, until it has `wanted`
+    /// granules; returns how many it has.
+    fn collect(&mut self, wanted: u32, whole: bool) -> u32 {
         let lengths = self.magazines.len() as u32;
         let mut got = 0;
         // Twice around: half of a half may be wanted too.
@@ -282,7 +283,8 @@ impl Cache {
             let len = self.cursor;
             let magazine = &mut self.magazines[len as usize];
             let room = (FLUSH_BLOCKS_MAX - self.batch.len()) as u32;
-            let count = magazine.len().div_ceil(2).min(room);
+            let share = if whole { 1 } else { 2 };
+            let count = magazine.len().div_ceil(share).min(room);
             if count > 0 {
                 magazine.was_too_full();
                 magazine.take_oldest(count, &mut self.batch);
@@ -295,7 +297,14 @@ impl Cache {
     /// Gives the batch back; returns how many blocks that were.
     fn flush<H: Headers>(&mut self, sector: &Sector<'_, H>, lane: &Lane<'_>) -> u32 {
         let mut batch = core::mem::take(&mut self.batch);
-        for _ in 0..give_back_parked(sector, lane, &mut batch) {
+        if batch.len() > FLUSH_BLOCKS_MAX {
+            batch.sort_unstable();
+        } else {
+            // It makes use of runs that are sorted already, as those of one length mostly are, and takes no
+            // memory for so few.
+            batch.sort();
+        }
+        for _ in 0..give_back_parked(sector, lane, &batch) {
             sector.count(Event::Corrupt);
         }
         let blocks = batch.len() as u32;

@@ -148,24 +148,19 @@ pub fn unpark<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32, to: State, 
     true
 }
 
-/// Gives parked blocks back; those that lie side by side go as one range, by one ripple.
+/// Gives parked blocks back; neighbours that follow each other go as one range, by one ripple.
 ///
-/// `blocks` are granules of heads in any order, without repetition; they are sorted in place. Only for
+/// `blocks` are granules of heads, without repetition; sort them first, or nothing merges. Only for
 /// the cache in which they are parked. Returns how many were not, because somebody scribbled; these
 /// stay as they are. Lock-free, bounded.
 ///
 /// One locked instruction or a few per *run* of neighbours: the blocks are the caller's alone, so they
 /// come into limbo by plain stores. The ripple's last exchange is the barrier between the intent and
 /// the look at what is suspected (E11).
-pub fn give_back_parked<H: Headers>(
-    sector: &Sector<'_, H>,
-    lane: &Lane<'_>,
-    blocks: &mut [u32],
-) -> u32 {
-    blocks.sort_unstable();
+pub fn give_back_parked<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, blocks: &[u32]) -> u32 {
     let mut wrong = 0;
     let mut run: Option<Range> = None;
-    for &at in &*blocks {
+    for &at in blocks {
         if let Some(ended) = run.take_if(|run| run.end() != at) {
             give_back(sector, lane, ended);
         }

@@ -184,7 +184,7 @@ impl Player {
         let Some(at) = self.oracle.pick(which) else { return };
         let (len, state) = self.oracle.remove(at);
         if state == State::Cached {
-            assert_eq!(give_back_parked(&self.sector(), self.lane(), &mut [at]), 0);
+            assert_eq!(give_back_parked(&self.sector(), self.lane(), &[at]), 0);
         } else {
             assert_eq!(ack(&self.sector(), self.lane(), at, state), Ok(len));
         }
@@ -325,17 +325,17 @@ impl Player {
         match state {
             State::Held => {
                 assert_eq!(raw(), Err(wrong(State::Allocated, State::Held)));
-                assert!(park(&sector, at, len));
+                assert!(park(&sector, at, len, || ()));
             }
             State::Allocated => {
-                assert!(!park(&sector, at, len));
+                assert!(!park(&sector, at, len, || ()));
                 // Of another length, it is another block than the caller means.
                 assert_eq!(raw_of(len + 1), Err(wrong(State::Allocated, State::Allocated)));
                 assert_eq!(raw(), Ok(()));
             }
             _ => {}
         }
-        assert!(!park(&sector, at, len));
+        assert!(!park(&sector, at, len, || ()));
         assert_eq!(raw(), Err(wrong(State::Allocated, State::Cached)));
         self.oracle.get_mut(at).1 = State::Cached;
     }
@@ -352,14 +352,14 @@ impl Player {
         }
     }
 
-    /// Gives back blocks in no order, parked ones and others, which stay.
+    /// Gives back blocks, mostly in order, parked ones and others, which stay.
     fn flush(&mut self, which: usize, count: usize) {
         let Some(first) = self.oracle.pick(which) else { return };
         let picked = self.oracle.live().filter(|&(at, ..)| at >= first).take(count);
         let mut heads: Vec<u32> = picked.map(|(at, ..)| at).collect();
         let turns = (which >> 8) % heads.len().max(1);
         heads.rotate_left(turns);
-        let wrong = give_back_parked(&self.sector(), self.lane(), &mut heads);
+        let wrong = give_back_parked(&self.sector(), self.lane(), &heads);
         let is_parked = |at: &u32| self.oracle.get(*at).is_some_and(|b| b.1 == State::Cached);
         let (parked, others): (Vec<u32>, Vec<u32>) = heads.iter().partition(|at| is_parked(at));
         assert_eq!(wrong as usize, others.len());

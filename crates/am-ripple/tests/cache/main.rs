@@ -78,7 +78,7 @@ impl Cache {
 
     fn park(&mut self, arena: &Arena, block: Carved) {
         self.own(arena, block);
-        assert!(park(&arena.world.sector_of(self.owner), block.head, block.len));
+        assert!(park(&arena.world.sector_of(self.owner), block.head, block.len, || ()));
         self.parked.push(block);
     }
 
@@ -105,8 +105,9 @@ impl Cache {
     fn flush(&mut self, arena: &Arena) {
         self.parked.iter().for_each(|&block| self.own(arena, block));
         let mut heads: Vec<u32> = self.parked.drain(..).map(|block| block.head).collect();
+        heads.sort_unstable();
         let (sector, lane) = (arena.world.sector_of(self.owner), self.lane(arena));
-        assert_eq!(give_back_parked(&sector, &lane, &mut heads), 0);
+        assert_eq!(give_back_parked(&sector, &lane, &heads), 0);
     }
 }
 
