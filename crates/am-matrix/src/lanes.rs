@@ -22,6 +22,9 @@ pub(crate) const LEN_CACHED_MAX: u32 = 1024;
 /// Granules that a cache parks at first, at the most.
 pub(crate) const LIMIT_FIRST: u32 = 4096;
 
+/// How often a thread goes by an old number of threads at work before it counts them again.
+const LOOKS_SPARED: u32 = 15;
+
 /// One thread's lanes and caches, one per sector, and how many blocks its guards hold.
 #[derive(Debug)]
 pub(crate) struct Lanes {
@@ -32,6 +35,8 @@ pub(crate) struct Lanes {
     /// back or away, wrapping: a guard may be dropped by another thread than the one that made it, so
     /// only the sum over threads counts. What passes between guards and caches is not counted.
     held: AtomicU32,
+    /// How many threads were at work when this one last looked, and how often it was asked since.
+    at_work: Cell<(u32, u32)>,
     /// The caches are in use by [`with_cache`](Self::with_cache), further up on this stack.
     busy: Cell<bool>,
     shared: bool,
@@ -66,6 +71,7 @@ impl Lanes {
             caches,
             lanes,
             held: AtomicU32::new(0),
+            at_work: Cell::new((1, LOOKS_SPARED)),
             busy: Cell::new(false),
             shared,
         })
@@ -132,6 +138,17 @@ impl Lanes {
             let back = unsafe { self.with_cache(part.id as usize, give_back) };
             self.hold(back.unwrap_or(0).wrapping_neg());
         }
+    }
+
+    /// How many threads are at work, by `look`, or when that was asked last: it reads a lot of lines.
+    ///
+    /// # Safety
+    /// As [`with_cache`](Self::with_cache).
+    pub(crate) unsafe fn at_work(&self, look: impl FnOnce() -> u32) -> u32 {
+        let (seen, spared) = self.at_work.get();
+        let next = if spared < LOOKS_SPARED { (seen, spared + 1) } else { (look(), 0) };
+        self.at_work.set(next);
+        next.0
     }
 
     /// Counts `more` blocks taken (as a wrapping difference).

@@ -328,7 +328,8 @@ impl Matrix {
         if let Some((part, granule)) = self.find(offset) {
             let geometry = &part.geometry;
             self.arena().prefetch(geometry.words_bytes + 4 * u64::from(granule));
-            self.arena().prefetch(geometry.data_bytes + (u64::from(granule) << geometry.granule_shift));
+            self.arena()
+                .prefetch(geometry.data_bytes + (u64::from(granule) << geometry.granule_shift));
         }
     }
 
@@ -457,12 +458,13 @@ impl Inner {
     /// Claims a lane and caches for the calling thread; `None` when all are taken.
     pub(crate) fn claim_lane(&self) -> Option<(RosterLane<'static>, Arc<CachePadded<Lanes>>)> {
         let max_bytes = [self.geometry.small_max_bytes, self.geometry.medium_max_bytes];
+        let threads = self.attachment.lanes_in_use();
         let caches = std::array::from_fn(|number| match &self.parts[number] {
             Some(part) => {
                 let len_max = part.geometry.granules_for(max_bytes[number]).unwrap_or(0);
                 Cache::new(
                     len_max.min(part.sector.len()).min(LEN_CACHED_MAX),
-                    self.share(part).min(LIMIT_FIRST),
+                    LIMIT_FIRST.min(part.sector.len() / am_cache::SHARE / threads),
                 )
             }
             None => Cache::new(0, 0),
@@ -470,10 +472,15 @@ impl Inner {
         self.attachment.claim_lane(caches)
     }
 
-    /// What one thread's cache may park of a sector, in granules.
+    /// What the cache of `lanes` may park of a sector, in granules.
+    ///
+    /// # Safety
+    /// The calling thread is the one that the lanes belong to; they are not shared.
     #[cold]
-    pub(crate) fn share(&self, part: &Part<'_>) -> u32 {
-        part.sector.len() / am_cache::SHARE / self.attachment.lanes_in_use()
+    pub(crate) unsafe fn share(&self, part: &Part<'_>, lanes: &Lanes) -> u32 {
+        // SAFETY: promised by the caller.
+        let threads = unsafe { lanes.at_work(|| self.attachment.lanes_in_use()) };
+        part.sector.len() / am_cache::SHARE / threads
     }
 
     /// Empties the caches of a thread that ends, and gives its lane up.

@@ -93,9 +93,10 @@ impl Matrix {
     unsafe fn after_put(&self, lanes: &Lanes, part: &Part<'_>, parked: bool, full: bool) {
         lanes.hold(u32::from(!parked).wrapping_neg());
         if full {
-            let relieve = |cache: &mut Cache, lane: &Lane<'_>| {
-                cache.relieve(&part.sector, lane, self.inner.share(part))
-            };
+            // SAFETY: promised by the caller.
+            let most = unsafe { self.inner.share(part, lanes) };
+            let relieve =
+                |cache: &mut Cache, lane: &Lane<'_>| cache.relieve(&part.sector, lane, most);
             // SAFETY: promised by the caller; the cache calls nothing but the sector.
             let back = unsafe { lanes.with_cache(part.id as usize, relieve) };
             lanes.hold(back.unwrap_or(0).wrapping_neg());

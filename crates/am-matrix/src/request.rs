@@ -122,12 +122,14 @@ impl Matrix {
                 return taken;
             }
             let len = part.geometry.granules_for(bytes.max(1))?;
+            // SAFETY: promised by the caller.
+            let most = || unsafe { self.inner.share(part, lanes) };
             if !cache.has_room(&part.sector, 0) {
                 // Memory is short somewhere: no run for later.
-                let back = cache.relieve(&part.sector, lane, self.inner.share(part));
+                let back = cache.relieve(&part.sector, lane, most());
                 lanes.hold(back.wrapping_neg());
             }
-            lanes.hold(cache.refill(&part.sector, lane, len, || self.inner.share(part)));
+            lanes.hold(cache.refill(&part.sector, lane, len, most));
             self.take_from(cache, lanes, number, bytes, state)
         };
         // SAFETY: promised by the caller; the cache calls nothing but the sector.

@@ -18,12 +18,7 @@ use am_tlsf::{Headers, Lane, Sector};
 /// somebody scribbled. Wait-free, no locked instruction.
 #[inline(always)]
 #[must_use]
-pub fn park<H: Headers>(
-    sector: &Sector<'_, H>,
-    at: u32,
-    len: u32,
-    keep: impl FnOnce(),
-) -> bool {
+pub fn park<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32, keep: impl FnOnce()) -> bool {
     let Some(word) = sector.get_word(at) else { return false };
     if word.load_relaxed() != head(State::Held, len) {
         return false;
@@ -157,7 +152,11 @@ pub fn unpark<H: Headers>(sector: &Sector<'_, H>, at: u32, len: u32, to: State, 
 /// One locked instruction or a few per *run* of neighbours: the blocks are the caller's alone, so they
 /// come into limbo by plain stores. The ripple's last exchange is the barrier between the intent and
 /// the look at what is suspected (E11).
-pub fn give_back_parked<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, blocks: &[u32]) -> u32 {
+pub fn give_back_parked<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    blocks: &[u32],
+) -> u32 {
     let mut wrong = 0;
     let mut run: Option<Range> = None;
     for &at in blocks {
