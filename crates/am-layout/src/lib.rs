@@ -33,6 +33,7 @@ pub mod mutation;
 mod offset;
 pub mod roster;
 mod state;
+mod wide;
 mod word;
 
 pub use counter::{CONTROL_WORDS, Event};
@@ -46,6 +47,7 @@ pub use offset::{BadOffset, OFFSET_UNIT_BYTES, Offset, REACH_BYTES, RelativePtr}
 pub use state::{
     INTERIOR, LEN_MAX, Seen, State, VALUE_BITS, free_len, head, len_in, tail, tail_distance,
 };
+pub use wide::Wide;
 #[cfg(am_count)]
 pub use word::RMW_COUNT;
 pub use word::{Word, order_loads};

@@ -196,7 +196,7 @@ pub fn order_loads() {
 
 /// A full barrier directly after a read-modify-write of the same thread.
 #[inline]
-fn full_barrier() {
+pub(crate) fn full_barrier() {
     #[cfg(any(loom, not(target_arch = "x86_64")))]
     fence(SeqCst);
     #[cfg(all(not(loom), target_arch = "x86_64"))]
