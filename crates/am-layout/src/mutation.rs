@@ -44,6 +44,11 @@ pub enum Mutation {
     UnparkWithoutRelease,
     RecoverForgetsCached,
     UnsharedMarksLate,
+    ClaimForgetsRecord,
+    ClaimForgetsJoins,
+    JoinForgetsToTell,
+    PostWithoutRelease,
+    HoldWithoutBarrier,
 }
 
 impl Mutation {
@@ -94,9 +99,18 @@ impl Mutation {
         Mutation::UnsharedMarksLate,
     ];
 
+    /// Defects of topics.
+    pub const TOPIC: [Mutation; 5] = [
+        Mutation::ClaimForgetsRecord,
+        Mutation::ClaimForgetsJoins,
+        Mutation::JoinForgetsToTell,
+        Mutation::PostWithoutRelease,
+        Mutation::HoldWithoutBarrier,
+    ];
+
     /// Every defect.
     pub fn all() -> impl Iterator<Item = &'static Mutation> {
-        Self::DIRECT.iter().chain(&Self::RECOVERY).chain(&Self::CACHE)
+        Self::DIRECT.iter().chain(&Self::RECOVERY).chain(&Self::CACHE).chain(&Self::TOPIC)
     }
 }
 

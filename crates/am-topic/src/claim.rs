@@ -1,0 +1,170 @@
+//! Claimed numbers: from the exchange on the tail to the message that everybody may read.
+//!
+//! A claimed slot goes through these steps, each one store; a death between two of them leaves what the
+//! recoverer makes of it (M4):
+//!
+//! 1. its state says who claimed it;
+//! 2. the caller makes the old message's block its own;
+//! 3. the slot [forgets](Claim::forget) the old message, or leaves it to its holders;
+//! 4. the slot [tells](Claim::tell) of the new message, whose block is the caller's own still;
+//! 5. the caller lets the block go, so that it is nobody's;
+//! 6. the state says that it is published.
+
+use crate::layout::{LEFT, Orphan, Topic};
+use crate::slot::{ABORTED, Entry, PUBLISHED, Place, Seq, Slot, state};
+use am_layout::mutation::{self, Mutation};
+use core::marker::PhantomData;
+use core::ops::Range;
+
+/// Numbers that a poster claimed together; those never taken out are aborted.
+#[derive(Debug)]
+pub struct Claims<'p, 'a> {
+    topic: Topic<'a>,
+    code: u64,
+    left: Range<u64>,
+    /// A reader may look at what these overwrite.
+    overruns: bool,
+    /// The poster's number is in use meanwhile.
+    _poster: PhantomData<&'p mut ()>,
+}
+
+/// One claimed number, of which nobody but its claimer writes the slot. Dropping it aborts it.
+#[derive(Debug)]
+pub struct Claim<'p, 'a> {
+    topic: Topic<'a>,
+    code: u64,
+    number: u64,
+    slot: Slot<'a>,
+    overruns: bool,
+    _poster: PhantomData<&'p mut ()>,
+}
+
+impl<'a> Claims<'_, 'a> {
+    pub(crate) fn new(topic: Topic<'a>, code: u64, numbers: Range<u64>, overruns: bool) -> Self {
+        for number in numbers.clone() {
+            let state_word = topic.slot(number).state;
+            if overruns {
+                // Full barrier (M5): then look who holds what is overwritten.
+                state_word.swap_full(state(number, code));
+            } else {
+                // Release (M2): whoever sees it marked knows whose it is.
+                state_word.store(state(number, code));
+            }
+        }
+        Self { topic, code, left: numbers, overruns, _poster: PhantomData }
+    }
+}
+
+impl<'p, 'a> Iterator for Claims<'p, 'a> {
+    type Item = Claim<'p, 'a>;
+
+    fn next(&mut self) -> Option<Claim<'p, 'a>> {
+        let number = self.left.next()?;
+        Some(Claim {
+            topic: self.topic,
+            code: self.code,
+            number,
+            slot: self.topic.slot(number),
+            overruns: self.overruns,
+            _poster: PhantomData,
+        })
+    }
+}
+
+impl Drop for Claims<'_, '_> {
+    fn drop(&mut self) {
+        self.for_each(drop);
+    }
+}
+
+impl<'a> Claim<'_, 'a> {
+    /// Returns the message's number.
+    #[must_use]
+    pub fn seq(&self) -> Seq {
+        Seq::from_slot_number(self.number, self.topic.shape())
+    }
+
+    /// Returns the message that the slot had before, which the caller makes its own now, and frees when the
+    /// slot has [forgotten](Self::forget) it.
+    ///
+    /// `None` when there was none, or a reader still holds it: then it is left to the list of
+    /// [orphans](crate::Poster::orphan). Wait-free.
+    ///
+    /// # Errors
+    /// [`Full`] when that list is full: the number can only be aborted then.
+    pub fn old(&mut self) -> Result<Option<Place>, Full> {
+        let Some(place) = Place::from_raw(self.slot.place.load()) else { return Ok(None) };
+        if !self.overruns || !self.topic.is_held(place.raw()) {
+            return Ok(Some(place));
+        }
+        let orphan = self.topic.orphans().find(|orphan| {
+            // Full barrier: nobody else has it.
+            orphan.state.load() == 0 && orphan.state.cas_full(0, self.code).is_ok()
+        });
+        let orphan = orphan.ok_or(Full)?;
+        orphan.place.store(place.raw());
+        // Release: the place with it.
+        orphan.state.store(LEFT);
+        self.forget();
+        Ok(None)
+    }
+
+    /// The slot names no message any more.
+    pub fn forget(&mut self) {
+        // Release (M4): after the caller made the old block its own.
+        self.slot.place.store(0);
+    }
+
+    /// The slot names the new message, whose block is the caller's own still.
+    pub fn tell(&mut self, entry: &Entry) {
+        self.slot.tell(entry);
+    }
+
+    /// Lets everybody read the message, whose block is nobody's by now; returns its number.
+    pub fn publish(self) -> Seq {
+        let seq = self.seq();
+        let published = state(self.number, PUBLISHED);
+        if mutation::is(Mutation::PostWithoutRelease) {
+            self.slot.state.store_relaxed(published);
+        } else {
+            // Release (M1): whoever sees it published sees entry and payload.
+            self.slot.state.store(published);
+        }
+        core::mem::forget(self);
+        seq
+    }
+}
+
+impl Drop for Claim<'_, '_> {
+    fn drop(&mut self) {
+        // Release: as a publication. What the slot still names, whoever has it next takes back.
+        self.slot.state.store(state(self.number, ABORTED));
+    }
+}
+
+/// As many messages as the topic can list are held by readers whose slots went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("readers hold too many messages that were overrun")]
+pub struct Full;
+
+/// A message that the last reader let go after its slot went on; the caller makes it its own, and frees it
+/// when it is [forgotten](Self::forget).
+#[derive(Debug)]
+pub struct Orphaned<'a> {
+    pub(crate) orphan: Orphan<'a>,
+    pub(crate) place: Place,
+}
+
+impl Orphaned<'_> {
+    /// Returns where it lies.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The list names it no more.
+    pub fn forget(self) {
+        self.orphan.place.store(0);
+        self.orphan.state.store(0);
+    }
+}

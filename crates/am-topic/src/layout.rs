@@ -1,0 +1,283 @@
+//! Where everything of a topic lies in its words.
+
+use crate::slot::{ABORTED, Seq, Slot, state};
+use am_layout::{Wide, Word};
+
+/// Readers that a topic can have at once.
+#[cfg(not(loom))]
+pub const READERS: usize = 64;
+/// Readers that a topic can have at once.
+#[cfg(loom)]
+pub const READERS: usize = 2;
+/// Posters that a topic can have at once.
+pub const POSTERS: usize = if cfg!(loom) { 2 } else { 64 };
+/// Messages that readers of a lossy topic can hold at once while their slots are used again.
+pub const HELD_MAX: usize = 2 * READERS;
+/// Most messages that one poster claims at once.
+pub(crate) const BATCH_MAX: u64 = if cfg!(loom) { 1 } else { 64 };
+/// Wide words of a pair of cache lines: processors fetch two at a time.
+const LINE: usize = if cfg!(loom) { 4 } else { 16 };
+
+const MAGIC: u64 = 0x746f_7069_6300_0001; // "topic", version 1
+const MAGIC_AT: usize = 0;
+const SHAPE_AT: usize = 1;
+const SET_AT: usize = 2;
+const TAIL_AT: usize = LINE;
+const JOINS_AT: usize = 2 * LINE;
+const READERS_AT: usize = 3 * LINE;
+const POSTERS_AT: usize = READERS_AT + READERS * LINE;
+const ORPHANS_AT: usize = POSTERS_AT + POSTERS;
+/// Wide words before the slots.
+pub const WIDES_FIXED: usize = (ORPHANS_AT + 2 * HELD_MAX).next_multiple_of(4);
+/// Wide words of a slot.
+const SLOT: usize = 4;
+const BELL_AT: usize = 0;
+const SLEEPERS_AT: usize = if cfg!(loom) { 1 } else { 32 };
+
+/// What becomes of messages that a slow reader has not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// They stay: posters find no room until every reader has gone on.
+    Lossless,
+    /// They are overrun: posters never wait, and the reader learns how many it missed.
+    Lossy,
+}
+
+/// What a topic is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Slots, as a power of two.
+    pub slots_log: u32,
+    /// What becomes of unread messages.
+    pub flow: Flow,
+    /// Names what the messages are made of, for whoever opens the topic.
+    pub set: u64,
+}
+
+impl Shape {
+    /// Fewest slots, as a power of two: a batch, and as many again.
+    pub const SLOTS_LOG_MIN: u32 = if cfg!(loom) { 1 } else { 7 };
+    /// Most slots, as a power of two.
+    pub const SLOTS_LOG_MAX: u32 = 24;
+
+    /// Returns how many slots there are.
+    #[must_use]
+    pub const fn slots(&self) -> u64 {
+        1 << self.slots_log
+    }
+
+    /// Returns how many messages a reader that comes late finds at the least, when as many were posted.
+    #[must_use]
+    pub const fn history(&self) -> u64 {
+        self.slots() - BATCH_MAX
+    }
+
+    /// Returns how many wide words the topic needs.
+    #[must_use]
+    pub const fn wides(&self) -> usize {
+        WIDES_FIXED + SLOT * self.slots() as usize
+    }
+}
+
+/// A topic's words are not those of a topic, or of another one than was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadTopic {
+    /// There is no topic here, or another version's.
+    #[error("no topic of this version lies here")]
+    NoTopic,
+    /// The words end before the topic does.
+    #[error("the topic's block is shorter than its shape says")]
+    TooShort,
+    /// The shape is none.
+    #[error("the topic's shape is out of range")]
+    BadShape,
+}
+
+/// One topic: a view over its words. What it is made with is read once and kept privately.
+#[derive(Clone, Copy, Debug)]
+pub struct Topic<'a> {
+    words: &'a [Word],
+    wides: &'a [Wide],
+    shape: Shape,
+}
+
+impl<'a> Topic<'a> {
+    /// 32-bit words that a topic needs beside its wide ones.
+    pub const WORDS: usize = SLEEPERS_AT + 1;
+
+    /// Makes a topic in words that are all zero and that nobody else uses yet.
+    ///
+    /// # Errors
+    /// [`BadTopic::BadShape`] or [`BadTopic::TooShort`].
+    pub fn format(words: &'a [Word], wides: &'a [Wide], shape: Shape) -> Result<Self, BadTopic> {
+        let topic = Self::over(words, wides, shape)?;
+        for number in 0..shape.slots() {
+            // As if the first turn had been aborted: nothing to take back.
+            topic.slot(number).state.store_relaxed(state(number, ABORTED));
+        }
+        topic.tail().store_relaxed(Tail { next: shape.slots(), last: ABORTED }.raw());
+        wides[SET_AT].store_relaxed(shape.set);
+        let flow = u64::from(shape.flow == Flow::Lossy);
+        wides[SHAPE_AT].store_relaxed(u64::from(shape.slots_log) | flow << 32);
+        // Release: publishes the rest to whoever opens the topic.
+        wides[MAGIC_AT].store(MAGIC);
+        Ok(topic)
+    }
+
+    /// Looks at words as a topic.
+    ///
+    /// # Errors
+    /// [`BadTopic`] when they hold none.
+    pub fn open(words: &'a [Word], wides: &'a [Wide]) -> Result<Self, BadTopic> {
+        if wides.len() < WIDES_FIXED {
+            return Err(BadTopic::TooShort);
+        }
+        if wides[MAGIC_AT].load() != MAGIC {
+            return Err(BadTopic::NoTopic);
+        }
+        let raw = wides[SHAPE_AT].load_relaxed();
+        let flow = match raw >> 32 {
+            0 => Flow::Lossless,
+            1 => Flow::Lossy,
+            _ => return Err(BadTopic::BadShape),
+        };
+        let set = wides[SET_AT].load_relaxed();
+        Self::over(words, wides, Shape { slots_log: raw as u32, flow, set })
+    }
+
+    fn over(words: &'a [Word], wides: &'a [Wide], shape: Shape) -> Result<Self, BadTopic> {
+        if !(Shape::SLOTS_LOG_MIN..=Shape::SLOTS_LOG_MAX).contains(&shape.slots_log) {
+            return Err(BadTopic::BadShape);
+        }
+        if words.len() < Self::WORDS || wides.len() < shape.wides() {
+            return Err(BadTopic::TooShort);
+        }
+        Ok(Self { words, wides, shape })
+    }
+
+    /// Returns what the topic is made with.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The word that parked readers sleep on; it changes whenever they shall look again.
+    #[must_use]
+    pub fn bell(&self) -> &'a Word {
+        &self.words[BELL_AT]
+    }
+
+    /// How many readers sleep, or are about to.
+    #[must_use]
+    pub fn sleepers(&self) -> &'a Word {
+        &self.words[SLEEPERS_AT]
+    }
+
+    /// Returns the number that the next message will have.
+    #[must_use]
+    pub fn next(&self) -> Seq {
+        Seq::from_slot_number(self.load_tail().next, &self.shape)
+    }
+
+    pub(crate) fn tail(&self) -> &'a Wide {
+        &self.wides[TAIL_AT]
+    }
+
+    pub(crate) fn load_tail(&self) -> Tail {
+        Tail::from_raw(self.tail().load())
+    }
+
+    /// How often somebody joined as a reader.
+    pub(crate) fn joins(&self) -> &'a Wide {
+        &self.wides[JOINS_AT]
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self, number: u64) -> Slot<'a> {
+        let index = (number & (self.shape.slots() - 1)) as usize;
+        Slot::over(&self.wides[WIDES_FIXED + SLOT * index..][..SLOT])
+    }
+
+    pub(crate) fn seat(&self, reader: usize) -> Seat<'a> {
+        Seat(&self.wides[READERS_AT + reader * LINE..][..LINE])
+    }
+
+    pub(crate) fn seats(&self) -> impl Iterator<Item = Seat<'a>> + use<'a> {
+        self.wides[READERS_AT..POSTERS_AT].chunks_exact(LINE).map(Seat)
+    }
+
+    /// Who posts by each number: an owner as headers name it, 0 for nobody.
+    pub(crate) fn poster_slot(&self, number: usize) -> &'a Wide {
+        &self.wides[POSTERS_AT + number]
+    }
+
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = Orphan<'a>> + use<'a> {
+        let wides = &self.wides[ORPHANS_AT..ORPHANS_AT + 2 * HELD_MAX];
+        wides.chunks_exact(2).map(|two| Orphan { state: &two[0], place: &two[1] })
+    }
+
+    /// The lowest number that a reader who joins now may still read, when the tail is at `next`.
+    ///
+    /// One poster that has not heard of it may claim one batch yet.
+    pub(crate) fn oldest(&self, next: u64) -> u64 {
+        let slots = self.shape.slots();
+        next.saturating_add(BATCH_MAX).saturating_sub(slots).max(slots).min(next)
+    }
+}
+
+/// What the tail says: the number of the next message, and who claimed the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tail {
+    pub next: u64,
+    /// The claimer's code, as in a slot's state.
+    pub last: u64,
+}
+
+impl Tail {
+    pub fn from_raw(raw: u64) -> Self {
+        Self { next: raw >> 8, last: raw & 0xff }
+    }
+
+    pub fn raw(self) -> u64 {
+        self.next << 8 | self.last
+    }
+}
+
+/// A reader's place in the topic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat<'a>(&'a [Wide]);
+
+impl<'a> Seat<'a> {
+    /// Everything below this number the reader is done with.
+    pub fn cursor(&self) -> &'a Wide {
+        &self.0[0]
+    }
+
+    /// The place that the reader looks at, in a lossy topic; 0 for none.
+    pub fn hold(&self) -> &'a Wide {
+        &self.0[1]
+    }
+
+    /// 0 when nobody has the seat; else 2 × the owner, + 1 when its cursor counts.
+    pub fn owner(&self) -> &'a Wide {
+        &self.0[2]
+    }
+
+    /// The reader's cursor, if it counts.
+    pub fn gate(&self) -> Option<u64> {
+        // Acquire, both: the cursor is at least as new as what the owner word says, and whoever is gated by
+        // it comes after the reader's last look at what lies before.
+        (self.owner().load() & 1 == 1).then(|| self.cursor().load())
+    }
+}
+
+/// A message whose slot went on while a reader still held it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Orphan<'a> {
+    /// 0 for none, [`LEFT`], or the code of the poster that is about to change it.
+    pub state: &'a Wide,
+    pub place: &'a Wide,
+}
+
+/// An orphan that waits for its last holder.
+pub(crate) const LEFT: u64 = 1;

@@ -1,0 +1,182 @@
+//! A poster: claims numbers, and knows how far it may go.
+
+use crate::claim::{Claims, Orphaned};
+use crate::layout::{BATCH_MAX, Flow, LEFT, POSTERS, Tail, Topic};
+use crate::slot::{FIRST_POSTER, Place, parts, state};
+use am_layout::mutation::{self, Mutation};
+use am_layout::order_loads;
+use core::ops::Range;
+
+/// Exchanges on the tail that one claim loses to others before it gives up.
+const TRIES_MAX: u32 = if cfg!(loom) { 3 } else { 1 << 20 };
+
+/// The topic has no room: a reader of a lossless topic has to go on first, or a poster to finish what it
+/// claimed a whole turn ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no room: the message that would be overwritten is not read, or not finished")]
+pub struct NoRoom;
+
+/// One poster of a topic; one thread's at a time.
+#[derive(Debug)]
+pub struct Poster<'a> {
+    topic: Topic<'a>,
+    number: usize,
+    /// No reader's cursor is below this number…
+    gate: u64,
+    /// … if nobody joined since there had been so many.
+    joins: u64,
+}
+
+impl<'a> Topic<'a> {
+    /// Makes a poster for an owner, as headers name it (not 0); `None` when there are too many.
+    ///
+    /// Lock-free.
+    #[must_use]
+    pub fn poster(&self, owner: u32) -> Option<Poster<'a>> {
+        let number = (0..POSTERS).find(|&number| {
+            let poster = self.poster_slot(number);
+            // Full barrier: see `Recoverer`.
+            poster.load_relaxed() == 0 && poster.cas_full(0, owner.into()).is_ok()
+        })?;
+        // Nothing is known of the readers yet: the first claim looks.
+        Some(Poster { topic: *self, number, gate: 0, joins: u64::MAX })
+    }
+
+    /// Records who claimed the messages before the tail: before anybody moves the tail on, so that it is
+    /// known of every slot whose it is (M2).
+    pub(crate) fn record(&self, tail: Tail) {
+        if mutation::is(Mutation::ClaimForgetsRecord) {
+            return;
+        }
+        // Its claimer marks them from the left, so that those unmarked are the last ones.
+        for number in (tail.next.saturating_sub(BATCH_MAX)..tail.next).rev() {
+            let slot = self.slot(number);
+            let seen = slot.state.load();
+            // Lost: the claimer, or another helper, was here.
+            if parts(seen).0 >= number || slot.state.cas(seen, state(number, tail.last)).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Tells whether the messages of a turn ago, whose slots these numbers will have, are published or
+    /// aborted: else their claimer writes them yet.
+    fn is_finished(&self, numbers: Range<u64>) -> bool {
+        let slots = self.shape().slots();
+        numbers.into_iter().all(|number| {
+            let (seen, code) = parts(self.slot(number).state.load());
+            seen + slots == number && code < FIRST_POSTER
+        })
+    }
+
+    /// The lowest cursor of all readers; the tail's number when there is none.
+    fn lowest_cursor(&self, next: u64) -> u64 {
+        self.seats().filter_map(|seat| seat.gate()).fold(next, u64::min)
+    }
+}
+
+impl<'a> Poster<'a> {
+    /// Returns this poster's number in the topic, from 0.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// How this poster marks what is its.
+    fn code(&self) -> u64 {
+        self.number as u64 + FIRST_POSTER
+    }
+
+    /// Claims the next `count` numbers (1 ..= 64).
+    ///
+    /// Lock-free, bounded: a lost exchange means that another poster went on.
+    ///
+    /// # Errors
+    /// [`NoRoom`] when a reader of a lossless topic has not gone on far enough, another poster has not
+    /// finished a message of a turn ago, or a million exchanges were lost to others; nothing is claimed
+    /// then.
+    pub fn claim(&mut self, count: u64) -> Result<Claims<'_, 'a>, NoRoom> {
+        let topic = self.topic;
+        let count = count.clamp(1, BATCH_MAX);
+        for _ in 0..TRIES_MAX {
+            let tail = topic.load_tail();
+            // The tail before the joins: had a reader joined in between, and seen the tail as we did, this
+            // exchange is the one that it reckons with; any later one looks again (M3).
+            if !mutation::is(Mutation::ClaimForgetsJoins) {
+                order_loads();
+            }
+            let joins = topic.joins().load();
+            let last = tail.next + count - 1;
+            if !self.passes(last, joins, tail.next) && topic.shape().flow == Flow::Lossless {
+                return Err(NoRoom);
+            }
+            topic.record(tail);
+            if !topic.is_finished(tail.next..tail.next + count) {
+                return Err(NoRoom);
+            }
+            let claimed = Tail { next: tail.next + count, last: self.code() };
+            // Full barrier (M3, M5).
+            if topic.tail().cas_full(tail.raw(), claimed.raw()).is_ok() {
+                let overruns = self.gate.saturating_add(topic.shape().slots()) <= last;
+                let numbers = tail.next..claimed.next;
+                return Ok(Claims::new(topic, self.code(), numbers, overruns));
+            }
+        }
+        Err(NoRoom)
+    }
+
+    /// Tells whether every reader is done with what message `last` overwrites.
+    fn passes(&mut self, last: u64, joins: u64, next: u64) -> bool {
+        let slots = self.topic.shape().slots();
+        if last < self.gate.saturating_add(slots) && joins == self.joins {
+            return true;
+        }
+        self.gate = self.topic.lowest_cursor(next);
+        self.joins = joins;
+        last < self.gate.saturating_add(slots)
+    }
+
+    /// Takes one message out of the list of those whose slots went on while a reader held them, if the
+    /// last holder is gone.
+    ///
+    /// Wait-free.
+    #[must_use]
+    pub fn orphan(&self) -> Option<Orphaned<'a>> {
+        if self.topic.shape().flow == Flow::Lossless {
+            return None;
+        }
+        let code = self.code();
+        self.topic.orphans().find_map(|orphan| {
+            let raw = orphan.place.load();
+            if orphan.state.load() != LEFT || self.topic.is_held(raw) {
+                return None;
+            }
+            orphan.state.cas_full(LEFT, code).ok()?;
+            match Place::from_raw(orphan.place.load()) {
+                // Another one was left here meanwhile, and that is held.
+                Some(place) if self.topic.is_held(place.raw()) => {
+                    orphan.state.store(LEFT);
+                    None
+                }
+                Some(place) => Some(Orphaned { orphan, place }),
+                None => {
+                    orphan.state.store(0);
+                    None
+                }
+            }
+        })
+    }
+}
+
+impl<'a> Topic<'a> {
+    /// Tells whether a reader looks at the message at this place.
+    pub(crate) fn is_held(&self, raw: u64) -> bool {
+        self.seats().any(|seat| seat.hold().load() == raw)
+    }
+}
+
+impl Drop for Poster<'_> {
+    fn drop(&mut self) {
+        self.topic.poster_slot(self.number).store(0);
+    }
+}

@@ -1,0 +1,111 @@
+//! A slot of the ring: its state, and what it says of its message.
+
+use crate::layout::{POSTERS, Shape};
+use am_layout::Wide;
+
+/// A message was claimed, and is not to come: nothing to read.
+pub(crate) const ABORTED: u64 = 0;
+/// A message is there to be read.
+pub(crate) const PUBLISHED: u64 = 1;
+/// The first poster's code; a slot with it is being written by that poster.
+pub(crate) const FIRST_POSTER: u64 = 2;
+const _: () = assert!(POSTERS as u64 + FIRST_POSTER <= 256);
+
+/// The state word of message `number` in condition `code`.
+pub(crate) const fn state(number: u64, code: u64) -> u64 {
+    number << 8 | code
+}
+
+/// The number and the code that a state word says.
+pub(crate) const fn parts(state: u64) -> (u64, u64) {
+    (state >> 8, state & 0xff)
+}
+
+/// A message's number in its topic, from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// Slots are numbered on from the first turn, in which there are no messages.
+    pub(crate) fn from_slot_number(number: u64, shape: &Shape) -> Self {
+        Self(number.saturating_sub(shape.slots()))
+    }
+
+    pub(crate) fn slot_number(self, shape: &Shape) -> u64 {
+        self.0.saturating_add(shape.slots())
+    }
+}
+
+impl core::fmt::Display for Seq {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// Where a message lies: what that means is the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// An offset, not 0.
+    pub offset: u32,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+impl Place {
+    pub(crate) fn from_raw(raw: u64) -> Option<Self> {
+        let (offset, len) = (raw as u32, (raw >> 32) as u32);
+        (offset != 0).then_some(Self { offset, len })
+    }
+
+    pub(crate) fn raw(self) -> u64 {
+        u64::from(self.offset) | u64::from(self.len) << 32
+    }
+}
+
+/// What a slot says of its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it lies.
+    pub place: Place,
+    /// Which kind it is of.
+    pub kind: u32,
+    /// Number of its poster.
+    pub poster: u32,
+    /// When it was posted, as its poster told the time.
+    pub time: u64,
+}
+
+/// One slot: four wide words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot<'a> {
+    pub state: &'a Wide,
+    /// The message's place; 0 for none.
+    pub place: &'a Wide,
+    kind: &'a Wide,
+    time: &'a Wide,
+}
+
+impl<'a> Slot<'a> {
+    #[inline]
+    pub fn over(wides: &'a [Wide]) -> Self {
+        Self { state: &wides[0], place: &wides[1], kind: &wides[2], time: &wides[3] }
+    }
+
+    /// What the slot says; an allegation, until the state is seen unchanged.
+    #[inline]
+    pub fn entry(&self) -> Option<Entry> {
+        let place = Place::from_raw(self.place.load())?;
+        let kind = self.kind.load_relaxed();
+        let (kind, poster) = (kind as u32, (kind >> 32) as u32);
+        Some(Entry { place, kind, poster, time: self.time.load_relaxed() })
+    }
+
+    /// Says what the message is; before it is published.
+    #[inline]
+    pub fn tell(&self, entry: &Entry) {
+        self.kind.store_relaxed(u64::from(entry.kind) | u64::from(entry.poster) << 32);
+        self.time.store_relaxed(entry.time);
+        // Release (M4): a recoverer that finds the place finds the block as it was before.
+        self.place.store(entry.place.raw());
+    }
+}
