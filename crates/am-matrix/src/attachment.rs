@@ -95,6 +95,12 @@ impl Attachment {
         self.alive.load(Relaxed)
     }
 
+    /// The word that holds [`id`](Self::id).
+    #[inline]
+    pub(crate) fn alive(&self) -> &AtomicU32 {
+        self.alive
+    }
+
     pub(crate) fn arena(&self) -> &Arena {
         &self.arena
     }

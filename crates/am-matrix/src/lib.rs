@@ -41,6 +41,7 @@ mod block;
 mod error;
 mod lanes;
 mod liveness;
+mod magazine;
 mod matrix;
 mod part;
 mod plan;
