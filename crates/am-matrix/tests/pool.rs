@@ -250,6 +250,20 @@ fn block_kept_in_thread_local_storage_goes_back_when_the_thread_ends() {
 }
 
 #[test]
+fn cache_sent_to_another_thread_gives_and_takes_there() {
+    let matrix = matrix();
+    let pool = matrix.pool::<u64>(100).unwrap();
+    let cache = pool.cache();
+    cache.put(pool.get().unwrap());
+    let work = move || {
+        let block = cache.get().unwrap();
+        cache.put(block);
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap());
+    assert_all_there(&pool, 100);
+}
+
+#[test]
 fn cache_kept_in_thread_local_storage_goes_back_when_the_thread_ends() {
     let pool = leaked_pool(100);
     let keep = || {
