@@ -28,9 +28,9 @@
 //! If the exchange finds what was loaded, nothing has happened, and the chain and its `below` are as read.
 //! The tag has all bits that no name needs: 54 for 1000 blocks, 48 for 65 535, never less than 32. For a tag
 //! to come again, 2^48 chains must be pushed while one thread stands between its load and its
-//! exchange: at 10 ns each a month, and with the usual 64 blocks a chain, years. With four billion blocks,
-//! the most there can be, it is 2^32 chains; threads that get and put 64 blocks between two of them need
-//! minutes at the least, and then must hit that very tag and block.
+//! exchange: at 10 ns each a month, and with 64 gets and puts between two of them more than a year. With
+//! four billion blocks, more than a segment has, it is 2^32 chains: 43 s of nothing but pushes of single
+//! blocks, minutes with 64; and then the thread must wake at that very tag, with the same block on top.
 
 use alloc::boxed::Box;
 use am_layout::Word;

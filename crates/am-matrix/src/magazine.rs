@@ -92,7 +92,7 @@ impl Magazine {
     /// Gives the depot the 64 oldest blocks of the magazine, which is full. Lock-free.
     pub(crate) fn relieve(&self, depot: &Depot) {
         let (oldest, newest) = self.slots.split_at(CHAIN);
-        depot.push(&std::array::from_fn::<_, CHAIN, _>(|at| oldest[at].get().number()));
+        give(oldest, depot);
         for (to, from) in oldest.iter().zip(newest) {
             to.set(from.get());
         }
@@ -102,15 +102,17 @@ impl Magazine {
     /// Gives the depot everything. Lock-free.
     pub(crate) fn give_back(&self, depot: &Depot) {
         let slots = &self.slots[..self.count.replace(0)];
-        for slots in slots.rchunks(CHAIN) {
-            let mut chain = [0; CHAIN];
-            // The newest first, as `refill` wants them.
-            for (number, slot) in chain.iter_mut().zip(slots.iter().rev()) {
-                *number = slot.get().number();
-            }
-            depot.push(&chain[..slots.len()]);
-        }
+        slots.chunks(CHAIN).for_each(|slots| give(slots, depot));
     }
+}
+
+/// Gives the depot up to 64 blocks as a chain, the newest first.
+fn give(slots: &[Cell<Slot>], depot: &Depot) {
+    let mut chain = [0; CHAIN];
+    for (number, slot) in chain.iter_mut().zip(slots.iter().rev()) {
+        *number = slot.get().number();
+    }
+    depot.push(&chain[..slots.len()]);
 }
 
 /// The depot of a pool, and the way to the magazines that threads have of it.

@@ -30,7 +30,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 ///
 /// Up to 128 unused blocks stay at hand with each living thread that used the pool, and with each
 /// [`PoolCache`]: make a pool larger by that, or a thread may find it empty while another has some. They
-/// go back when the thread ends, or the cache is dropped.
+/// go back when the thread ends, or the cache is dropped. Blocks and caches may be kept in thread-local
+/// storage.
 ///
 /// ```
 /// # use am_matrix::{Arena, Matrix, plan};
@@ -147,7 +148,7 @@ impl<'m, T: Pod> Pool<'m, T> {
     #[inline]
     fn take_from(&self, magazine: &Magazine) -> Option<Slot> {
         let slot = if self.is_ours() { magazine.pop() } else { None };
-        if slot.is_some() { slot } else { self.take_refilled(magazine) }
+        slot.or_else(|| self.take_refilled(magazine))
     }
 
     #[cold]
