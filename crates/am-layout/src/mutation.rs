@@ -44,6 +44,9 @@ pub enum Mutation {
     UnparkWithoutRelease,
     RecoverForgetsCached,
     UnsharedMarksLate,
+    DepotForgetsTag,
+    DepotWithoutRelease,
+    DepotWithoutAcquire,
 }
 
 impl Mutation {
@@ -94,9 +97,14 @@ impl Mutation {
         Mutation::UnsharedMarksLate,
     ];
 
+    /// Defects of a pool's depot.
+    pub const DEPOT: [Mutation; 3] =
+        [Mutation::DepotForgetsTag, Mutation::DepotWithoutRelease, Mutation::DepotWithoutAcquire];
+
     /// Every defect.
     pub fn all() -> impl Iterator<Item = &'static Mutation> {
-        Self::DIRECT.iter().chain(&Self::RECOVERY).chain(&Self::CACHE)
+        let algorithm = Self::DIRECT.iter().chain(&Self::RECOVERY);
+        algorithm.chain(&Self::CACHE).chain(&Self::DEPOT)
     }
 }
 

@@ -283,6 +283,7 @@ impl Matrix {
     /// # Errors
     /// [`Error::NotAPayload`] or [`Error::NotAllocated`].
     #[inline]
+    #[expect(clippy::redundant_closure, reason = "the function alone is of one lifetime only")]
     pub fn from_offset(&self, offset: Offset) -> Result<Block<'_>, Error> {
         self.take_by(offset, |sector, lane, granule| am_ripple::take(sector, lane, granule))
     }
