@@ -44,6 +44,8 @@ pub enum Mutation {
     UnparkWithoutRelease,
     RecoverForgetsCached,
     UnsharedMarksLate,
+    UnsharedWithoutRelease,
+    RecoverAsksLate,
 }
 
 impl Mutation {
@@ -84,7 +86,7 @@ impl Mutation {
     ];
 
     /// Defects of the thread caches.
-    pub const CACHE: [Mutation; 7] = [
+    pub const CACHE: [Mutation; 9] = [
         Mutation::CutForgetsFirst,
         Mutation::FlushForgetsIntent,
         Mutation::FlushForgetsHeads,
@@ -92,6 +94,8 @@ impl Mutation {
         Mutation::UnparkWithoutRelease,
         Mutation::RecoverForgetsCached,
         Mutation::UnsharedMarksLate,
+        Mutation::UnsharedWithoutRelease,
+        Mutation::RecoverAsksLate,
     ];
 
     /// Every defect.

@@ -318,7 +318,8 @@ impl Matrix {
         if let Some((part, granule)) = self.find(offset) {
             let geometry = &part.geometry;
             self.arena().prefetch(geometry.words_bytes + 4 * u64::from(granule));
-            self.arena().prefetch(geometry.data_bytes + (u64::from(granule) << geometry.granule_shift));
+            self.arena()
+                .prefetch(geometry.data_bytes + (u64::from(granule) << geometry.granule_shift));
         }
     }
 
