@@ -68,9 +68,11 @@ fn expect_len<H: Headers>(
 
 /// As [`park_allocated`], without a locked instruction.
 ///
-/// The caller promises that nobody else acks or takes this block at the same moment. A call that
-/// comes before or after another is told from it as ever; two at once may both succeed, and then
-/// one block is parked twice.
+/// The caller promises that nobody else acks or takes this block at the same moment: whatever others did
+/// to it *happens before* this call, and whatever they do happens after it. So the offset comes with an
+/// order, from a release store to an acquire load at least; otherwise the word that is read here may be
+/// that of an earlier turn (E3). A call that comes before or after another is told from it as ever; two at
+/// once may both succeed, and then one block has two owners.
 ///
 /// # Errors
 /// As [`park_allocated`].

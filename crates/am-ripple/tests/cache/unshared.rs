@@ -154,7 +154,7 @@ fn death_of_a_user(bound: usize, then: fn(&Arena) -> Option<State>) {
 
 #[test]
 fn block_of_the_dead_that_is_taken_unshared_is_its_takers() {
-    death_of_a_user(2, |a| User::of(a, LIVING).take().then_some(State::Held));
+    death_of_a_user(3, |a| User::of(a, LIVING).take().then_some(State::Held));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn block_of_the_dead_that_is_parked_unshared_and_flushed_goes_back_once() {
 /// Its word says `HELD` twice, of two owners, while the recoverer looks.
 #[test]
 fn block_of_the_dead_that_passes_between_two_living_is_the_last_ones() {
-    death_of_a_user(2, |a| {
+    death_of_a_user(3, |a| {
         let (first, last) = (User::of(a, OTHER), User::of(a, LIVING));
         first.take().then(|| {
             first.give();
@@ -225,7 +225,7 @@ fn suspect_that_passes_unshared_between_two_living_is_not_nobodys() {
 /// that is told from a dead one's block by who was dead before the look.
 #[test]
 fn block_that_passes_through_one_who_dies_meanwhile_is_its_takers() {
-    check(2, || {
+    check(3, || {
         let arena = raw_block_of(LIVING);
         assert!(User::of(&arena, LIVING).take());
         let died = Arc::new(Word::new(0));
