@@ -47,6 +47,8 @@ pub enum Mutation {
     DepotForgetsTag,
     DepotWithoutRelease,
     DepotWithoutAcquire,
+    UnsharedWithoutRelease,
+    RecoverAsksLate,
 }
 
 impl Mutation {
@@ -87,7 +89,7 @@ impl Mutation {
     ];
 
     /// Defects of the thread caches.
-    pub const CACHE: [Mutation; 7] = [
+    pub const CACHE: [Mutation; 9] = [
         Mutation::CutForgetsFirst,
         Mutation::FlushForgetsIntent,
         Mutation::FlushForgetsHeads,
@@ -95,6 +97,8 @@ impl Mutation {
         Mutation::UnparkWithoutRelease,
         Mutation::RecoverForgetsCached,
         Mutation::UnsharedMarksLate,
+        Mutation::UnsharedWithoutRelease,
+        Mutation::RecoverAsksLate,
     ];
 
     /// Defects of a pool's depot.
