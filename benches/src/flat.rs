@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::campaign::{Cell, Common};
 use crate::child::{Job, Reading, Task};
 use crate::client::{Client, Tally};
-use crate::heap::{Heap, Sectors, Setup};
+use crate::heap::{Access, Heap, Sectors, Setup};
 use crate::peers::Peer;
 use crate::random::Random;
 use crate::run::{self, Verdict};
@@ -54,8 +54,9 @@ impl Job for Steady {
             request_bytes_max: ENDURANCE_SIZES.end - 1,
             // One sector, so that its size is the segment's.
             sectors: Sectors::Small,
+            thread_caches: true,
         })?;
-        let (tally, ns) = self.timed(&heap);
+        let (tally, ns) = self.timed(Client::new(heap.enter()?, 0, 1));
         let mut reading = Reading::of_tally(&tally);
         reading.set("ns", ns);
         reading.faults.extend(heap.audit());
@@ -70,9 +71,8 @@ impl Steady {
         20.0 + 2.0 * self.seconds + self.live.unwrap_or(0) as f64 * 10e-6
     }
 
-    /// Runs the loop on `heap`; returns the counts and ns per operation.
-    fn timed<H: Heap>(&self, heap: &H) -> (Tally, f64) {
-        let mut client = Client::<H, false>::new(heap, 0, 1);
+    /// Runs the loop; returns the counts and ns per operation.
+    fn timed(&self, mut client: Client<impl Access, false>) -> (Tally, f64) {
         let ns = match self.live {
             None => {
                 let mut load = Endurance::new(0);
@@ -86,7 +86,7 @@ impl Steady {
                 for _ in 0..live {
                     client.keep(size(&mut random));
                 }
-                let mut replace = |client: &mut Client<'_, H, false>| {
+                let mut replace = |client: &mut Client<_, false>| {
                     if !client.live.is_empty() {
                         client.drop_one(random.below(client.live.len()));
                     }
@@ -105,12 +105,12 @@ impl Steady {
 }
 
 /// Repeats `turn` for a tenth of `seconds` uncounted, then for `seconds`; returns ns per operation.
-fn clocked<'h, H: Heap>(
-    client: &mut Client<'h, H, false>,
+fn clocked<A: Access>(
+    client: &mut Client<A, false>,
     seconds: f64,
-    mut turn: impl FnMut(&mut Client<'h, H, false>),
+    mut turn: impl FnMut(&mut Client<A, false>),
 ) -> f64 {
-    let mut turn_for = |client: &mut Client<'h, H, false>, limit: Duration| {
+    let mut turn_for = |client: &mut Client<A, false>, limit: Duration| {
         let start = Instant::now();
         while start.elapsed() < limit {
             for _ in 0..TURNS_PER_LOOK {
