@@ -43,10 +43,7 @@ pub fn memory_for<H: Heap>(
 
 /// Searches the memory for which `capacity_of` returns `wanted_bytes`; the two are nearly
 /// proportional.
-fn search(
-    wanted_bytes: usize,
-    capacity_of: impl Fn(usize) -> Result<usize>,
-) -> Result<Measured> {
+fn search(wanted_bytes: usize, capacity_of: impl Fn(usize) -> Result<usize>) -> Result<Measured> {
     let mut memory_bytes = wanted_bytes;
     for _ in 0..TRIES_MAX {
         let capacity_bytes = capacity_of(memory_bytes)?;

@@ -113,9 +113,9 @@ impl Trace {
     /// Returns the memory that the heap gets, and what of it counts as its capacity.
     fn measured<H: Heap>(&self, setup: &Setup) -> Result<Measured> {
         match self.equal {
-            Equal::Capacity => capacity::memory_for::<H>(setup, self.bytes, || {
-                Ok(Box::new(sizes(CAPACITY_SEED)?))
-            }),
+            Equal::Capacity => {
+                capacity::memory_for::<H>(setup, self.bytes, || Ok(Box::new(sizes(CAPACITY_SEED)?)))
+            }
             Equal::Memory => Ok(Measured { memory_bytes: self.bytes, capacity_bytes: self.bytes }),
         }
     }
@@ -301,10 +301,10 @@ fn ours() -> impl Iterator<Item = (Sectors, bool, String)> {
     let sectors = [
         (Sectors::Small, "one sector"),
         (Sectors::Usual, "usual sectors"),
-        (Sectors::Spilling, "usual sectors, spilling"),
+        (Sectors::Spilling, "spilling"),
     ];
     let label = |name: &str, cached| {
-        format!("AtomicMatrix, {name}{}", if cached { "" } else { ", no thread caches" })
+        format!("AtomicMatrix, {name}{}", if cached { "" } else { ", uncached" })
     };
     sectors.into_iter().flat_map(move |(sectors, name)| {
         [true, false].map(|cached| (sectors, cached, label(name, cached)))
@@ -375,7 +375,9 @@ fn equal_note(equal: Equal) -> &'static str {
 const READING_NOTE: &str = "One and the same trace for all. A heap that refuses an allocation has \
     less to hold from there on: `peak` says how much of the capacity was payload at the most, `live` \
     how much in the end. `free` is the rest of the capacity then; `largest` the largest block that \
-    the heap still gives, found by trying.";
+    the heap still gives, found by trying. *Uncached*: without thread caches; *spilling*: the usual \
+    sectors, where a full one's requests go to another; rlsf, *finest*: 64 lists for each power of two \
+    in place of 32.";
 
 /// The further columns: a figure, and its title.
 const COLUMNS: [(&str, &str); 9] = [
