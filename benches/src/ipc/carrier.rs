@@ -276,7 +276,9 @@ impl Carrier for Boost {
 
     #[inline(always)]
     fn expect(&self, name: u64) {
-        self.0.address(name).map(|block| prefetch_with_header(block.0));
+        if let Some(block) = self.0.address(name) {
+            prefetch_with_header(block.0);
+        }
     }
 
     #[inline(always)]
