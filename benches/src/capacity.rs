@@ -58,19 +58,45 @@ fn search(wanted_bytes: usize, capacity_of: impl Fn(usize) -> Result<usize>) -> 
     anyhow::bail!("no memory was found with which it holds {wanted_bytes} bytes")
 }
 
+/// What a heap that only fills has refused: it would refuse as much, or more, again.
+///
+/// By powers of two, since a matrix may have places for large requests and none for small ones; what
+/// bounds its sectors are powers of two. Asking is dear: a full heap is searched from end to end.
+struct Refused {
+    /// The smallest that was refused, above each power of two.
+    from_bytes: [usize; usize::BITS as usize],
+}
+
+impl Refused {
+    fn nothing() -> Self {
+        Self { from_bytes: [usize::MAX; usize::BITS as usize] }
+    }
+
+    /// Returns the smallest refused size of the sizes to which `bytes` belongs: above 2ⁿ, up to 2ⁿ⁺¹.
+    fn from(&mut self, bytes: usize) -> &mut usize {
+        &mut self.from_bytes[(bytes - 1).ilog2() as usize]
+    }
+}
+
 /// Fills an empty heap until it refuses [`REFUSALS_MAX`] times in a row; returns the payload.
 fn filled<H: Heap>(setup: &Setup, sizes: impl Iterator<Item = usize>) -> Result<usize> {
     let heap = H::create(setup)?;
     let access = heap.enter()?;
     let mut blocks = Vec::new();
     let (mut payload_bytes, mut refusals) = (0, 0);
+    let mut refused = Refused::nothing();
     for bytes in sizes {
-        match access.alloc(bytes) {
+        let from_bytes = refused.from(bytes);
+        let block = if bytes < *from_bytes { access.alloc(bytes) } else { None };
+        match block {
             Some(block) => {
                 blocks.push((block, bytes));
                 (payload_bytes, refusals) = (payload_bytes + bytes, 0);
             }
-            None => refusals += 1,
+            None => {
+                *from_bytes = bytes.min(*from_bytes);
+                refusals += 1;
+            }
         }
         if refusals == REFUSALS_MAX || payload_bytes > setup.segment_bytes {
             break;
@@ -95,6 +121,14 @@ mod tests {
         assert_eq!(capacity_of(found.memory_bytes)?, found.capacity_bytes);
         assert!(found.capacity_bytes.abs_diff(10_000_000) <= 20_000, "{found:?}");
         Ok(())
+    }
+
+    #[test]
+    fn refused_tells_the_sizes_of_neighbouring_sectors_apart() {
+        let mut refused = Refused::nothing();
+        *refused.from(4096) = 4096;
+        assert_eq!(*refused.from(4097), usize::MAX);
+        assert_eq!(*refused.from(2049), 4096);
     }
 
     #[test]
