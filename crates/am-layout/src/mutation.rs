@@ -49,6 +49,11 @@ pub enum Mutation {
     JoinForgetsToTell,
     PostWithoutRelease,
     HoldWithoutBarrier,
+    DepotForgetsTag,
+    DepotWithoutRelease,
+    DepotWithoutAcquire,
+    UnsharedWithoutRelease,
+    RecoverAsksLate,
 }
 
 impl Mutation {
@@ -89,7 +94,7 @@ impl Mutation {
     ];
 
     /// Defects of the thread caches.
-    pub const CACHE: [Mutation; 7] = [
+    pub const CACHE: [Mutation; 9] = [
         Mutation::CutForgetsFirst,
         Mutation::FlushForgetsIntent,
         Mutation::FlushForgetsHeads,
@@ -97,6 +102,8 @@ impl Mutation {
         Mutation::UnparkWithoutRelease,
         Mutation::RecoverForgetsCached,
         Mutation::UnsharedMarksLate,
+        Mutation::UnsharedWithoutRelease,
+        Mutation::RecoverAsksLate,
     ];
 
     /// Defects of topics.
@@ -108,9 +115,14 @@ impl Mutation {
         Mutation::HoldWithoutBarrier,
     ];
 
+    /// Defects of a pool's depot.
+    pub const DEPOT: [Mutation; 3] =
+        [Mutation::DepotForgetsTag, Mutation::DepotWithoutRelease, Mutation::DepotWithoutAcquire];
+
     /// Every defect.
     pub fn all() -> impl Iterator<Item = &'static Mutation> {
-        Self::DIRECT.iter().chain(&Self::RECOVERY).chain(&Self::CACHE).chain(&Self::TOPIC)
+        let algorithm = Self::DIRECT.iter().chain(&Self::RECOVERY);
+        algorithm.chain(&Self::CACHE).chain(&Self::DEPOT).chain(&Self::TOPIC)
     }
 }
 
