@@ -44,6 +44,7 @@ pub enum Mutation {
     UnparkWithoutRelease,
     RecoverForgetsCached,
     UnsharedMarksLate,
+    NameForgetsSecondLook,
 }
 
 impl Mutation {
@@ -94,9 +95,12 @@ impl Mutation {
         Mutation::UnsharedMarksLate,
     ];
 
+    /// Defects of the directory of names.
+    pub const NAMES: [Mutation; 1] = [Mutation::NameForgetsSecondLook];
+
     /// Every defect.
     pub fn all() -> impl Iterator<Item = &'static Mutation> {
-        Self::DIRECT.iter().chain(&Self::RECOVERY).chain(&Self::CACHE)
+        Self::DIRECT.iter().chain(&Self::RECOVERY).chain(&Self::CACHE).chain(&Self::NAMES)
     }
 }
 
