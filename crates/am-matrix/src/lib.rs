@@ -38,10 +38,12 @@
 mod arena;
 mod attachment;
 mod block;
+mod common;
 mod error;
 mod lanes;
 mod liveness;
 mod matrix;
+mod names;
 mod part;
 mod plan;
 mod pool;
@@ -52,12 +54,14 @@ mod resize;
 mod stats;
 mod thread_cache;
 
-pub use am_layout::{Geometry, Offset, RelativePtr, Seen, State};
+pub use am_layout::{Geometry, Name, Offset, RelativePtr, Seen, State};
 pub use arena::Arena;
 pub use block::{Block, TypedBlock};
+pub use common::Common;
 pub use error::{Error, SectorId};
 pub use liveness::Liveness;
 pub use matrix::{Matrix, Spill};
+pub use names::NamedBlock;
 pub use plan::plan;
 pub use pool::{Pool, PoolBlock, PoolCache};
 pub use recovery::{Limbo, Participant, Recovery};
