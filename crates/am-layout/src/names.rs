@@ -12,7 +12,7 @@
 //!
 //! The lowest 2 bits are the phase, the next 8 the changer as headers name owners, the upper 22 the
 //! generation, which grows with every change. So a reader that finds a state ready, copies the other words,
-//! and finds the state unchanged, has copied one entry (E12).
+//! and finds the state unchanged, has copied one entry (E13).
 //!
 //! | word | meaning |
 //! |---|---|
@@ -239,14 +239,14 @@ impl Entry<'_> {
     /// Changes the state if it is still `from`; tells whether it did.
     #[must_use]
     pub fn change(&self, from: EntryState, to: EntryState) -> bool {
-        // Release (E12): hands on what `write` wrote. Acquire: whoever settles what a dead one left
+        // Release (E13): hands on what `write` wrote. Acquire: whoever settles what a dead one left
         // unfinished sees what that one wrote.
         self.0[STATE].cas(from.0, to.0).is_ok()
     }
 
     /// Fills a free entry in. Only for whoever holds the lock; nobody reads it before it is ready.
     pub fn write(&self, name: &Name, kind: u32, offset: Offset) {
-        // Release, each of them (E12): a reader that still believes the entry ready as it was before, and
+        // Release, each of them (E13): a reader that still believes the entry ready as it was before, and
         // copies one of these words, sees at its second look that it is not.
         self.0[OFFSET].store(offset.to_raw());
         self.0[KIND].store(kind);
@@ -271,7 +271,7 @@ impl Entry<'_> {
             }
             let (offset, kind) = (self.offset(), self.0[KIND].load());
             let name = Name::read(self.0);
-            // Acquire, each load above (E12): had one of them read a later entry's word, this one reads
+            // Acquire, each load above (E13): had one of them read a later entry's word, this one reads
             // no earlier state than that at which it was written.
             if self.state() == state || mutation::is(Mutation::NameForgetsSecondLook) {
                 return Some(Named { name: name?, kind, offset, state });

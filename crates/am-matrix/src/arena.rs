@@ -239,7 +239,7 @@ impl BlockHeaders<'_> {
     /// Makes the held block at granule `head` nobody's. Only for its holder.
     #[inline]
     pub(crate) fn disown(&self, head: u32) {
-        // Release (E13): hands payload and note on to whoever finds the block common.
+        // Release (E14): hands payload and note on to whoever finds the block common.
         self.of(head).owner.store(0);
     }
 

@@ -191,7 +191,7 @@ impl Part<'_> {
         let Seen::Head(State::Held, len) = seen else {
             return Err(Error::NotCommon { offset, seen, owner: 0 });
         };
-        // Acquire (E13), and before the note: sees what was written before the block became common.
+        // Acquire (E14), and before the note: sees what was written before the block became common.
         let owner = self.sector.headers.owner(granule);
         if owner != 0 {
             return Err(Error::NotCommon { offset, seen, owner });
