@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use atomic_matrix::{Error, Matrix, Offset};
 
+use crate::common_ops::judge_commons;
 use crate::ops::{A, B, Fate, Op};
 use crate::pattern;
 use crate::product;
@@ -55,6 +56,7 @@ pub fn judge(stage: &mut Stage<'_>, op: &Op, when: When, care: Care) -> Result<u
     }
     sound(stage.matrix)?;
     let allocated = count_blocks(stage)?;
+    judge_commons(stage, op, when)?;
     let known = take_known(stage, op, when)?;
     let strays = take_strays(stage)?;
     let strays_beside = op.beside.map_or(0, |beside| beside.strays);

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod acts;
 mod cache_acts;
 mod cache_ops;
+mod common_ops;
 pub mod hostile;
 pub mod kill;
 pub mod ops;

@@ -2,7 +2,7 @@
 //!
 //! A row is a name, a layout ([`Stage::lay`](crate::stage::Stage::lay)), and what the actor does, which it marks with
 //! [`Actor::mark`](crate::acts::Actor::mark). Actors work on the sectors directly; those with a thread cache
-//! are in `cache_ops`. What must be true of a killed actor follows from a few words beside it: what
+//! are in `cache_ops`, those on common blocks and names in `common_ops`. What must be true of a killed actor follows from a few words beside it: what
 //! becomes of the blocks it was given, and how many it gives away to nobody.
 
 use atomic_matrix::SectorId;
@@ -14,6 +14,7 @@ use crate::acts::{
     recover, shrink, take_and_stay, thread_exit, value_of_wrong_size, walk, walk_raw,
 };
 use crate::cache_ops;
+use crate::common_ops::{self, Commons};
 use crate::stage::Shape;
 
 /// The actor whose operation is interrupted.
@@ -89,6 +90,8 @@ pub struct Op {
     pub crowded: bool,
     /// No block of two granules may be free before recovery.
     pub full: bool,
+    /// Common blocks that there must be.
+    pub commons: Commons,
     /// What the survivor does meanwhile.
     pub meanwhile: Option<Meanwhile>,
     /// The operation in whose middle actor C died before, and how far it had come: so many
@@ -114,6 +117,7 @@ impl Op {
             spoiled: false,
             crowded: false,
             full: layout.starts_with('|'),
+            commons: Commons::NONE,
             meanwhile: None,
             victim: None,
             beside: None,
@@ -127,6 +131,10 @@ impl Op {
 
     pub(crate) fn strays(self, strays: u64) -> Self {
         Self { strays, ..self }
+    }
+
+    pub(crate) fn commons(self, commons: Commons) -> Self {
+        Self { commons, ..self }
     }
 
     fn named(self) -> Self {
@@ -171,6 +179,8 @@ pub fn all() -> Vec<Op> {
     lives(small, &mut ops);
     cache_ops::all(small, &mut ops);
     cache_ops::all(Shape::Three, &mut ops);
+    common_ops::all(small, &mut ops);
+    common_ops::all(Shape::Three, &mut ops);
     ops
 }
 

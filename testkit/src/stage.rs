@@ -50,8 +50,8 @@ impl Shape {
     /// for what a cache is to keep.
     pub fn builder(self) -> atomic_matrix::Builder {
         let (size_bytes, small, medium) = match self {
-            Shape::Only(SectorId::Small) => (92 << 10, 100, 0),
-            Shape::Only(SectorId::Medium) => (160 << 10, 0, 100),
+            Shape::Only(SectorId::Small) => (96 << 10, 100, 0),
+            Shape::Only(SectorId::Medium) => (164 << 10, 0, 100),
             Shape::Only(SectorId::Large) => (1 << 20, 0, 0),
             Shape::Three => (512 << 10, 20, 30),
         };

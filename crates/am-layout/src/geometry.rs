@@ -1,8 +1,8 @@
 //! Where the parts of a segment lie.
 //!
 //! ```text
-//! [ guard 16 B ][ matrix: head | control | roster | per sector: index, granule words ][ padding ]
-//! [ sector 0 ][ sector 1 ][ sector 2 ]
+//! [ guard 16 B ][ matrix: head | control | roster | names | per sector: index, granule words ]
+//! [ padding ][ sector 0 ][ sector 1 ][ sector 2 ]
 //! ```
 //! A sector begins 32 bytes before a multiple of [`SECTOR_ALIGN_BYTES`], so that every payload,
 //! which lies 32 bytes behind its block's head, is aligned to the sector's granule.
@@ -11,6 +11,7 @@
 //! attachment, which validates it and keeps it in private memory.
 
 use crate::counter::CONTROL_WORDS;
+use crate::names::NAMES_WORDS;
 use crate::offset::{OFFSET_UNIT_BYTES, REACH_BYTES};
 use crate::roster::ROSTER_WORDS;
 use crate::state::LEN_MAX;
@@ -28,8 +29,10 @@ pub const HEAD_WORDS: usize = 60;
 pub const CONTROL_AT_BYTES: u64 = ((GUARD_WORDS + HEAD_WORDS) * 4) as u64;
 /// First byte of the roster, behind the control words.
 pub const ROSTER_AT_BYTES: u64 = CONTROL_AT_BYTES + (SECTORS * CONTROL_WORDS * 4) as u64;
-/// First byte behind guard, head, control words and roster.
-pub const FIXED_BYTES: u64 = ROSTER_AT_BYTES + (ROSTER_WORDS * 4) as u64;
+/// First byte of the directory of names, behind the roster.
+pub const NAMES_AT_BYTES: u64 = ROSTER_AT_BYTES + (ROSTER_WORDS * 4) as u64;
+/// First byte behind guard, head, control words, roster and names.
+pub const FIXED_BYTES: u64 = NAMES_AT_BYTES + (NAMES_WORDS * 4) as u64;
 
 /// Where one sector and its metadata lie. A sector that is absent has no granules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -31,4 +31,4 @@ pub const READY: u32 = 2;
 /// "AMx2", the sign that a file is a segment of ours.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"AMx2");
 /// Version of the layout; files of another version are refused.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;

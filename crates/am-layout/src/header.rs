@@ -17,7 +17,7 @@ pub struct BlockHeader {
     pub left: Word,
     /// Bytes of the payload that were asked for, low and high half.
     pub bytes: [Word; 2],
-    /// Participant that holds the block; 0 for nobody.
+    /// Participant that holds the block; 0 for nobody: a common block, while its word says that it is held.
     pub owner: Word,
     /// What the layers above say of the payload; 0 for nothing.
     pub kind: Word,

@@ -8,6 +8,7 @@
 //! * An [`Offset`] or [`RelativePtr`] names a place by its distance from the segment's base, in
 //!   32-byte units, so that a `u32` reaches 128 GiB and means the same in every mapping.
 //! * The [`roster`] says who uses the segment and what each thread is about to do.
+//! * The directory ([`names`]) says what blocks that belong to nobody are called.
 //!
 //! Nothing here allocates, blocks, or uses `unsafe`; everything read from a segment is decoded into
 //! a value that may turn out illegal, never trusted.
@@ -30,6 +31,7 @@ mod geometry;
 pub mod guard;
 mod header;
 pub mod mutation;
+pub mod names;
 mod offset;
 pub mod roster;
 mod state;
@@ -39,10 +41,11 @@ mod word;
 pub use counter::{CONTROL_WORDS, Event};
 pub use geometry::{
     BadGeometry, CONTROL_AT_BYTES, FIXED_BYTES, GRANULE_MIN_BYTES, Geometry, HEAD_WORDS,
-    ROSTER_AT_BYTES, SECTOR_ALIGN_BYTES, SECTORS, SectorGeometry,
+    NAMES_AT_BYTES, ROSTER_AT_BYTES, SECTOR_ALIGN_BYTES, SECTORS, SectorGeometry,
 };
 pub use guard::{GUARD_BYTES, GUARD_WORDS};
 pub use header::{BlockHeader, HEADER_BYTES};
+pub use names::Name;
 pub use offset::{BadOffset, OFFSET_UNIT_BYTES, Offset, REACH_BYTES, RelativePtr};
 pub use state::{
     INTERIOR, LEN_MAX, Seen, State, VALUE_BITS, free_len, head, len_in, tail, tail_distance,

@@ -54,6 +54,7 @@ pub enum Mutation {
     DepotWithoutAcquire,
     UnsharedWithoutRelease,
     RecoverAsksLate,
+    NameForgetsSecondLook,
 }
 
 impl Mutation {
@@ -119,10 +120,14 @@ impl Mutation {
     pub const DEPOT: [Mutation; 3] =
         [Mutation::DepotForgetsTag, Mutation::DepotWithoutRelease, Mutation::DepotWithoutAcquire];
 
+    /// Defects of the directory of names.
+    pub const NAMES: [Mutation; 1] = [Mutation::NameForgetsSecondLook];
+
     /// Every defect.
     pub fn all() -> impl Iterator<Item = &'static Mutation> {
         let algorithm = Self::DIRECT.iter().chain(&Self::RECOVERY);
-        algorithm.chain(&Self::CACHE).chain(&Self::DEPOT).chain(&Self::TOPIC)
+        let beside = Self::CACHE.iter().chain(&Self::DEPOT).chain(&Self::NAMES);
+        algorithm.chain(beside).chain(&Self::TOPIC)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The memory that a matrix lives in: the one place that turns offsets into addresses.
 
-use am_layout::{BlockHeader, Geometry, HEADER_BYTES, Offset, SectorGeometry, Word};
+use am_layout::{BlockHeader, Geometry, HEADER_BYTES, Offset, SectorGeometry, Wide, Word};
 
 use std::alloc::Layout;
 use std::any::Any;
@@ -86,15 +86,44 @@ impl Arena {
 
     /// Returns `count` words at `at_bytes`; `None` when they do not lie inside, aligned.
     ///
-    /// Only for the matrix's own region, which never is payload (I6).
+    /// Only for the matrix's own region, which never is payload (I6), and for common blocks, whose users
+    /// promise that they are words.
+    #[inline]
     pub(crate) fn words(&self, at_bytes: u64, count: u64) -> Option<&[Word]> {
-        let end = at_bytes.checked_add(count.checked_mul(4)?)?;
-        if !at_bytes.is_multiple_of(4) || end > self.len_bytes as u64 {
-            return None;
-        }
-        let first = self.base().wrapping_add(at_bytes as usize).cast::<Word>();
+        let first = self.first(at_bytes, count)?;
         // SAFETY: inside the arena, aligned, and only ever accessed as atomics.
         Some(unsafe { std::slice::from_raw_parts(first, count as usize) })
+    }
+
+    /// Returns `count` wide words at `at_bytes`; `None` when they do not lie inside, aligned.
+    ///
+    /// Only for common blocks, whose users promise that they are wide words.
+    #[inline]
+    pub(crate) fn wides(&self, at_bytes: u64, count: u64) -> Option<&[Wide]> {
+        let first = self.first(at_bytes, count)?;
+        // SAFETY: inside the arena, aligned, and only ever accessed as atomics.
+        Some(unsafe { std::slice::from_raw_parts(first, count as usize) })
+    }
+
+    /// The address of the first of `count` values; `None` when they do not lie inside, aligned.
+    #[inline]
+    fn first<T>(&self, at_bytes: u64, count: u64) -> Option<*const T> {
+        let end = at_bytes.checked_add(count.checked_mul(size_of::<T>() as u64)?)?;
+        // The base is aligned to 4096.
+        if !at_bytes.is_multiple_of(align_of::<T>() as u64) || end > self.len_bytes as u64 {
+            return None;
+        }
+        Some(self.base().wrapping_add(at_bytes as usize).cast())
+    }
+
+    /// Returns `len` bytes of a payload.
+    ///
+    /// # Safety
+    /// They lie inside the arena, and nobody writes to them while the slice is used.
+    #[inline]
+    pub(crate) unsafe fn bytes(&self, offset: Offset, len: usize) -> &[u8] {
+        // SAFETY: promised by the caller; mapped bytes are always initialised.
+        unsafe { std::slice::from_raw_parts(self.payload(offset).as_ptr(), len) }
     }
 
     /// Returns the address of a payload that a checked geometry places inside the arena.
@@ -205,6 +234,21 @@ impl BlockHeaders<'_> {
         let header = self.first.wrapping_add((head as usize) << self.granule_shift);
         // SAFETY: an address inside the arena or at its end, and so not null.
         unsafe { NonNull::new_unchecked(header.wrapping_add(HEADER_BYTES).cast_mut()) }
+    }
+
+    /// Makes the held block at granule `head` nobody's. Only for its holder.
+    #[inline]
+    pub(crate) fn disown(&self, head: u32) {
+        // Release (E14): hands payload and note on to whoever finds the block common.
+        self.of(head).owner.store(0);
+    }
+
+    /// Makes the common block at granule `head` this participant's. Only for whom its users let do so.
+    #[inline]
+    pub(crate) fn adopt(&self, head: u32) {
+        // Release: that a recoverer sees it, the death in between takes care of (E9); a living one that
+        // finds the block common no more finds whose it is.
+        self.of(head).owner.store(self.owner);
     }
 
     /// The payload bytes that were asked for; an allegation.

@@ -5,13 +5,13 @@ use crate::error::Error;
 use crate::lanes::{CACHED_SECTORS, Lanes};
 use crate::liveness::Liveness;
 use am_cache::Cache;
-use am_layout::ROSTER_AT_BYTES;
+use am_layout::names::{NAMES_WORDS, Names};
 use am_layout::roster::{
     LANES, LINE_WORDS, RECOVERER, ROSTER_WORDS, Roster, RosterLane, SHARED, SLOTS, SLOTS_AT,
     SlotState,
 };
+use am_layout::{NAMES_AT_BYTES, ROSTER_AT_BYTES};
 use crossbeam_utils::CachePadded;
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -37,8 +37,12 @@ pub(crate) struct Attachment {
     relieved: AtomicU32,
     /// One thread of this attachment recovers; the kernel's lock keeps the others out.
     pub(crate) recovering: AtomicBool,
+    /// One thread of this attachment changes names; the kernel's lock keeps the others out.
+    pub(crate) naming: Mutex<()>,
     /// A view into `arena`, which stands below and lives as long.
     roster: Roster<'static>,
+    /// As `roster`.
+    names: Names<'static>,
     liveness: Box<dyn Liveness>,
     arena: Arena,
 }
@@ -63,6 +67,9 @@ impl Attachment {
         // SAFETY: only the lifetime changes. The words lie in the arena, at an address that moving
         // the arena does not change, and the attachment keeps it as long as the view.
         let roster = unsafe { std::mem::transmute::<Roster<'_>, Roster<'static>>(roster) };
+        let names = names(&arena)?;
+        // SAFETY: as above.
+        let names = unsafe { std::mem::transmute::<Names<'_>, Names<'static>>(names) };
         // SAFETY: only the lifetime changes. The word belongs to the boxed value, which stays where it
         // is, and which the attachment keeps as long as the reference.
         let alive = unsafe { &*std::ptr::from_ref(liveness.alive()) };
@@ -82,7 +89,9 @@ impl Attachment {
             threads: Mutex::default(),
             relieved: AtomicU32::new(0),
             recovering: AtomicBool::new(false),
+            naming: Mutex::new(()),
             roster,
+            names,
             liveness,
             arena,
         })
@@ -107,6 +116,11 @@ impl Attachment {
 
     pub(crate) fn roster(&self) -> Roster<'static> {
         self.roster
+    }
+
+    /// The directory of names.
+    pub(crate) fn names(&self) -> Names<'static> {
+        self.names
     }
 
     pub(crate) fn liveness(&self) -> &dyn Liveness {
@@ -236,6 +250,13 @@ pub(crate) fn roster(arena: &Arena) -> Result<Roster<'_>, Error> {
     Roster::new(words).ok_or(short)
 }
 
+/// The directory of names of an arena that was formatted.
+pub(crate) fn names(arena: &Arena) -> Result<Names<'_>, Error> {
+    let short = Error::TooShort { bytes: arena.len_bytes() as u64 };
+    let words = arena.words(NAMES_AT_BYTES, NAMES_WORDS as u64).ok_or(short)?;
+    Names::new(words).ok_or(short)
+}
+
 /// Tells whether the holder of a slot is dead; its slot's state then.
 pub(crate) fn dead(roster: &Roster<'_>, slot: usize, liveness: &dyn Liveness) -> Option<SlotState> {
     let words = roster.slot(slot)?;
@@ -250,7 +271,7 @@ pub(crate) fn dead(roster: &Roster<'_>, slot: usize, liveness: &dyn Liveness) ->
 
 fn claim_slot(roster: &Roster<'_>, liveness: &dyn Liveness) -> Result<(usize, SlotState), Error> {
     for (number, slot) in roster.slots().enumerate() {
-        if slot.state().is_taken() || !liveness.try_lock(lock_byte(number)).map_err(locks)? {
+        if slot.state().is_taken() || !liveness.try_lock(lock_byte(number)).map_err(Error::locks)? {
             continue;
         }
         // Only who holds the lock takes the slot. Taken now: its holder died just after it came.
@@ -261,7 +282,7 @@ fn claim_slot(roster: &Roster<'_>, liveness: &dyn Liveness) -> Result<(usize, Sl
                 return Ok((number, state.next()));
             }
         }
-        liveness.unlock(lock_byte(number)).map_err(locks)?;
+        liveness.unlock(lock_byte(number)).map_err(Error::locks)?;
     }
     Err(Error::TooManyParticipants { maximum: SLOTS as u32 })
 }
@@ -285,10 +306,6 @@ fn next_id() -> u32 {
     let next =
         LAST_ID.fetch_update(Relaxed, Relaxed, |id| id.checked_add(1).filter(|&id| id < u32::MAX));
     next.expect("a process attaches less than four billion times") + 1
-}
-
-fn locks(error: io::Error) -> Error {
-    Error::Locks { errno: error.raw_os_error().unwrap_or(0) }
 }
 
 fn now_ms() -> u64 {

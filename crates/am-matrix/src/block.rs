@@ -76,6 +76,18 @@ impl<'m> Block<'m> {
         self.matrix.usable_bytes_at(self.place)
     }
 
+    /// The handle that the block came from.
+    #[inline]
+    pub(crate) fn matrix(&self) -> &'m Matrix {
+        self.matrix
+    }
+
+    /// Where the block lies.
+    #[inline(always)]
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
     /// Where the block lies, for who frees it by other means.
     #[inline(always)]
     pub(crate) fn into_place(self) -> Place {

@@ -90,6 +90,68 @@ pub enum Error {
         /// What the granule's word says.
         seen: Seen,
     },
+    /// The block is not common: nobody has it, or somebody.
+    #[error("offset {offset} is no common block: there is {seen}, of owner {owner}")]
+    NotCommon {
+        /// The offset given.
+        offset: Offset,
+        /// What the granule's word says.
+        seen: Seen,
+        /// Whose the block is if it is held: a participant's slot + 1.
+        owner: u32,
+    },
+    /// A name has no bytes.
+    #[error("a name has at least one byte")]
+    NameEmpty,
+    /// A name is too long.
+    #[error("a name of {bytes} bytes is too long: {maximum_bytes} is the most")]
+    NameTooLong {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Bytes of the longest name.
+        maximum_bytes: usize,
+    },
+    /// The name is another block's.
+    #[error("the name is taken, by the block at {offset}")]
+    NameTaken {
+        /// Where that block's payload lies.
+        offset: Offset,
+    },
+    /// No block has the name.
+    #[error("no block has that name")]
+    NoSuchName,
+    /// Every entry of the directory is in use.
+    #[error("all {maximum} names are in use")]
+    TooManyNames {
+        /// Names there can be.
+        maximum: u32,
+    },
+    /// The name is that of a block of another kind.
+    #[error("the block of that name is of kind {seen:#x}, not {expected:#x}")]
+    WrongKind {
+        /// The kind it has.
+        seen: u32,
+        /// The kind asked for.
+        expected: u32,
+    },
+    /// Others are changing names, or one of them was stopped while it did.
+    #[error("others have been changing names for {waited_ms} ms")]
+    NamesBusy {
+        /// How long this call waited for them.
+        waited_ms: u64,
+    },
+    /// The block belongs to another attachment than the one that shall name it.
+    #[error("the block at {offset} belongs to another attachment")]
+    OtherMatrix {
+        /// The block's offset.
+        offset: Offset,
+    },
+    /// The entry of a name changed while only this call may change it: somebody scribbled.
+    #[error("the entry of a name was damaged; the block at {offset} has no name")]
+    NameDamaged {
+        /// The block's offset.
+        offset: Offset,
+    },
     /// The guard's block is no longer held: somebody scribbled on the segment.
     #[error("the block held at {offset} was damaged: there is {seen}")]
     Corrupt {
@@ -191,4 +253,12 @@ pub enum Error {
     /// The geometry in the segment's head breaks a rule.
     #[error(transparent)]
     BadGeometry(#[from] BadGeometry),
+}
+
+impl Error {
+    /// The kernel refused a lock.
+    #[cold]
+    pub(crate) fn locks(error: std::io::Error) -> Self {
+        Self::Locks { errno: error.raw_os_error().unwrap_or(0) }
+    }
 }

@@ -1,5 +1,6 @@
 //! How participants tell whether each other live.
 
+use crate::names::NAMES_LOCK_BYTE;
 use crate::recovery::RECOVERY_LOCK_BYTE;
 use std::io;
 use std::sync::atomic::Ordering::{AcqRel, Release};
@@ -48,10 +49,21 @@ pub(crate) struct Immortal(AtomicU32);
 
 /// One recoverer at a time, for all memory of the process.
 static RECOVERING: AtomicBool = AtomicBool::new(false);
+/// One who changes names at a time, for all memory of the process.
+static NAMING: AtomicBool = AtomicBool::new(false);
 
 impl Immortal {
     pub(crate) const fn new() -> Self {
         Self(AtomicU32::new(1))
+    }
+
+    /// What a byte's lock is; none for slots, which are told apart by their states alone.
+    fn lock(byte: u64) -> Option<&'static AtomicBool> {
+        match byte {
+            RECOVERY_LOCK_BYTE => Some(&RECOVERING),
+            NAMES_LOCK_BYTE => Some(&NAMING),
+            _ => None,
+        }
     }
 }
 
@@ -59,13 +71,12 @@ impl Immortal {
 // child has a copy of the memory.
 unsafe impl Liveness for Immortal {
     fn try_lock(&self, byte: u64) -> io::Result<bool> {
-        // Slots are told apart by their states alone.
-        Ok(byte != RECOVERY_LOCK_BYTE || !RECOVERING.swap(true, AcqRel))
+        Ok(Self::lock(byte).is_none_or(|lock| !lock.swap(true, AcqRel)))
     }
 
     fn unlock(&self, byte: u64) -> io::Result<()> {
-        if byte == RECOVERY_LOCK_BYTE {
-            RECOVERING.store(false, Release);
+        if let Some(lock) = Self::lock(byte) {
+            lock.store(false, Release);
         }
         Ok(())
     }

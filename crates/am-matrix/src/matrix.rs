@@ -11,6 +11,7 @@ use crate::recovery::{Recovery, recover_first, recover_left_behind};
 use crate::release::not_allocated;
 use crate::request::Request;
 use am_cache::Cache;
+use am_layout::names::Names;
 use am_layout::roster::{Roster, RosterLane};
 use am_layout::{Geometry, OFFSET_UNIT_BYTES, Offset, SECTOR_ALIGN_BYTES, SECTORS, State};
 use am_ripple::WrongState;
@@ -115,7 +116,9 @@ impl Matrix {
     pub fn attach_with(arena: Arena, liveness: Box<dyn Liveness>) -> Result<Self, Error> {
         let geometry = read_geometry(&arena)?;
         let roster = attachment::roster(&arena)?;
-        let first_recovery = await_room(&parts(&arena, &geometry, 0)?, roster, &*liveness);
+        let names = attachment::names(&arena)?;
+        let views = parts(&arena, &geometry, 0)?;
+        let first_recovery = await_room(&views, roster, names, &*liveness);
         let attachment = Attachment::new(arena, liveness)?;
         let views = parts(attachment.arena(), &geometry, attachment.owner())?;
         let mut starts = [u32::MAX; SECTORS];
@@ -522,16 +525,17 @@ impl Drop for Inner {
 fn await_room(
     parts: &[Option<Part<'_>>; SECTORS],
     roster: Roster<'_>,
+    names: Names<'_>,
     liveness: &dyn Liveness,
 ) -> Recovery {
     let full = || roster.slots().all(|slot| slot.state().is_taken());
-    let mut recovery = recover_first(parts, roster, liveness);
+    let mut recovery = recover_first(parts, roster, names, liveness);
     for _ in 0..ROOM_TRIES {
         if !full() {
             break;
         }
         std::thread::sleep(ROOM_PAUSE);
-        recovery = recover_first(parts, roster, liveness);
+        recovery = recover_first(parts, roster, names, liveness);
     }
     recovery
 }

@@ -4,7 +4,9 @@ use crate::attachment::{Attachment, dead, leave, lock_byte, owner};
 use crate::error::SectorId;
 use crate::liveness::Liveness;
 use crate::matrix::Matrix;
+use crate::names::settle_dead;
 use crate::part::Part;
+use am_layout::names::Names;
 use am_layout::roster::{LANES, RECOVERER, Roster, RosterLane, SHARED, SLOTS, SlotState, Told};
 use am_layout::{GUARD_BYTES, SECTORS, Seen, State};
 use am_ripple::{Found, Recoverer};
@@ -101,6 +103,7 @@ struct Owned {
 struct Field<'f> {
     parts: &'f [Option<Part<'f>>; SECTORS],
     roster: Roster<'f>,
+    names: Names<'f>,
     liveness: &'f dyn Liveness,
     /// The slot of the handle that recovers, if it has one already.
     own: Option<usize>,
@@ -149,6 +152,7 @@ impl Matrix {
         Field {
             parts: self.all_parts(),
             roster: attachment.roster(),
+            names: attachment.names(),
             liveness: attachment.liveness(),
             own: attachment.is_ours().then_some(attachment.slot()),
         }
@@ -159,16 +163,17 @@ impl Matrix {
 pub(crate) fn recover_first(
     parts: &[Option<Part<'_>>; SECTORS],
     roster: Roster<'_>,
+    names: Names<'_>,
     liveness: &dyn Liveness,
 ) -> Recovery {
-    Field { parts, roster, liveness, own: None }.recover()
+    Field { parts, roster, names, liveness, own: None }.recover()
 }
 
 /// Recovers what an attachment left behind that nobody operates through any more, and frees its slot.
 /// If others recover all the time, they do it: to them it is dead.
 pub(crate) fn recover_left_behind(parts: &[Option<Part<'_>>; SECTORS], attachment: &Attachment) {
     let (roster, liveness) = (attachment.roster(), attachment.liveness());
-    let field = Field { parts, roster, liveness, own: None };
+    let field = Field { parts, roster, names: attachment.names(), liveness, own: None };
     let (slot, state) = (attachment.slot(), attachment.state());
     for _ in 0..LEAVE_TRIES {
         let recovered = field.exclusively(|| {
@@ -274,6 +279,8 @@ impl<'f> Field<'f> {
             owner == RECOVERER || dead.iter().any(|&(slot, _)| self::owner(slot) == owner)
         };
         let mine = self.claim_lane(is_dead)?;
+        // Before their blocks go: a name that is half made, or half removed, is told by whose its block is.
+        settle_dead(self.names, self.parts, is_dead);
         let mut deferred = Vec::new();
         for part in self.parts.iter().flatten() {
             let lane = Lane::telling(mine.intent(part.id as usize));

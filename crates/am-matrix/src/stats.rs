@@ -5,7 +5,7 @@ use crate::matrix::Matrix;
 use crate::part::Part;
 use am_layout::counter::Event;
 use am_layout::{Offset, Seen, State};
-use am_tlsf::{CHUNK_SHIFT, Cell, Run};
+use am_tlsf::{CHUNK_SHIFT, Cell, Headers, Run};
 use std::fmt;
 
 /// Statistics of a matrix.
@@ -37,6 +37,8 @@ pub struct SectorStats {
     pub largest_free_bytes: u64,
     /// Bytes in blocks that somebody uses.
     pub allocated_bytes: u64,
+    /// Bytes of those that are in blocks which belong to no participant.
+    pub common_bytes: u64,
     /// Bytes in blocks that thread caches keep: nobody's, but not for everybody to take.
     pub cached_bytes: u64,
     /// Bytes in blocks on their way back.
@@ -47,6 +49,8 @@ pub struct SectorStats {
     pub allocated_blocks: u64,
     /// Number of blocks that a guard owns.
     pub held_blocks: u64,
+    /// Number of blocks that are held and belong to no participant.
+    pub common_blocks: u64,
     /// Number of blocks in thread caches.
     pub cached_blocks: u64,
     /// Number of blocks and ranges on their way back.
@@ -86,7 +90,7 @@ impl SectorStats {
     /// Returns the number of blocks that somebody uses.
     #[must_use]
     pub fn live_blocks(&self) -> u64 {
-        self.allocated_blocks + self.held_blocks
+        self.allocated_blocks + self.held_blocks + self.common_blocks
     }
 }
 
@@ -135,6 +139,14 @@ pub enum Violation {
         /// What its word says.
         seen: Seen,
     },
+    /// An entry of the directory that is in change with nobody changing names, holds no legal name, or
+    /// names no common block.
+    BadName {
+        /// The entry, below 64.
+        entry: u32,
+        /// Where it says that its block's payload lies.
+        offset: Offset,
+    },
     /// A granule word with no legal value, or a length beyond the sector.
     Illegal {
         /// The sector.
@@ -164,6 +176,9 @@ impl fmt::Display for Violation {
             Self::StrayHead { sector, at_bytes, seen } => {
                 write!(f, "{sector}: inside a block, at {at_bytes:#x}, is {seen}")
             }
+            Self::BadName { entry, offset } => {
+                write!(f, "entry {entry} of the names is no name of a common block at {offset}")
+            }
             Self::Illegal { sector, at_bytes, word } => {
                 write!(f, "{sector}: the word of {at_bytes:#x} is {word:#010x}, which is illegal")
             }
@@ -186,7 +201,7 @@ impl Matrix {
     /// limbo, in flight, unmerged or unreachable.
     #[must_use]
     pub fn check(&self) -> Vec<Violation> {
-        self.parts().flat_map(Part::check).collect()
+        self.parts().flat_map(Part::check).chain(self.check_names()).collect()
     }
 
     /// Draws every sector as a line of `width` (1 ..= 1000) characters, one per equal stretch:
@@ -214,11 +229,13 @@ impl Part<'_> {
             free_bytes: 0,
             largest_free_bytes: 0,
             allocated_bytes: 0,
+            common_bytes: 0,
             cached_bytes: 0,
             in_flight_bytes: 0,
             free_blocks: 0,
             allocated_blocks: 0,
             held_blocks: 0,
+            common_blocks: 0,
             cached_blocks: 0,
             in_flight_blocks: 0,
             lost_cas: counter(Event::LostCas),
@@ -241,6 +258,10 @@ impl Part<'_> {
                 }
                 Seen::Head(State::Allocated, _) => {
                     (&mut stats.allocated_blocks, &mut stats.allocated_bytes)
+                }
+                Seen::Head(State::Held, _) if self.sector.headers.owner(run.at) == 0 => {
+                    stats.common_bytes += bytes;
+                    (&mut stats.common_blocks, &mut stats.allocated_bytes)
                 }
                 Seen::Head(State::Held, _) => (&mut stats.held_blocks, &mut stats.allocated_bytes),
                 Seen::Head(State::Cached, _) => (&mut stats.cached_blocks, &mut stats.cached_bytes),

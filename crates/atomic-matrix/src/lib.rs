@@ -84,8 +84,9 @@ pub use {bytemuck, uuid};
 
 #[doc(inline)]
 pub use am_matrix::{
-    Block, Error, Geometry, Limbo, Offset, Participant, Pool, PoolBlock, PoolCache, Recovery,
-    SectorId, SectorStats, Seen, Spill, State, Stats, ThreadCache, TypedBlock, Violation,
+    Block, Common, Error, Geometry, Limbo, Name, NamedBlock, Offset, Participant, Pool, PoolBlock,
+    PoolCache, Recovery, SectorId, SectorStats, Seen, Spill, State, Stats, ThreadCache, TypedBlock,
+    Violation,
 };
 #[cfg(feature = "numa")]
 #[doc(inline)]

@@ -28,7 +28,7 @@ fn segment_begins_with_a_guard_that_says_ready() {
     let scratch = Scratch::new();
     let handler = scratch.bootstrap(MIB, (40, 30));
     assert_eq!(words(&handler.mmap, 0..16), [READY, MAGIC, VERSION, 0]);
-    assert_eq!((READY, VERSION, &MAGIC.to_le_bytes()), (2, 4, b"AMx2"));
+    assert_eq!((READY, VERSION, &MAGIC.to_le_bytes()), (2, 5, b"AMx2"));
     let file = std::fs::read(scratch.path()).unwrap();
     assert_eq!(file[..8], [2, 0, 0, 0, b'A', b'M', b'x', b'2']);
 }

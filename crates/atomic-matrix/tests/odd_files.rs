@@ -57,7 +57,7 @@ fn segment_that_was_cut_short_is_refused() {
 
 #[test]
 fn segment_of_an_older_version_is_refused() {
-    for version in [0u32, 1, 2, 3, VERSION + 1, u32::MAX] {
+    for version in [0u32, 1, 2, 3, 4, VERSION + 1, u32::MAX] {
         let scratch = made();
         let mut bytes = std::fs::read(scratch.path()).unwrap();
         bytes[8..12].copy_from_slice(&version.to_ne_bytes());
