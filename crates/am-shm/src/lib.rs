@@ -153,6 +153,7 @@ mod prefault;
 mod residence;
 mod segment;
 mod smaps;
+mod wait;
 
 pub use error::{Error, InitError};
 pub use hugepages::Hugepages;
@@ -166,3 +167,6 @@ pub use place::Place;
 pub use pool::HugePool;
 pub use residence::Residence;
 pub use segment::Segment;
+pub use wait::{
+    Bell, Berth, Ringer, SLICE_MAX, SLICE_MIN, Slept, WaitStrategy, Waiter, futex_wait, futex_wake,
+};
