@@ -102,6 +102,11 @@
 //! - [`Locks::alive`] is a word that the kernel sets to 0 in every child, however made: a cheap way
 //!   to ask "is it still me?".
 //!
+//! # Waiting
+//!
+//! Processes sleep on words of a segment ([`futex_wait`]), at a [`Berth`] where no wake is lost, by a
+//! [`WaitStrategy`]; or they poll a [`Bell`].
+//!
 //! # Pages
 //!
 //! | asked for | is | told by |
