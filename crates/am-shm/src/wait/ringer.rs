@@ -39,7 +39,8 @@ impl Ringer {
     }
 
     /// Makes the bell readable, if it is not already. Ring after what the reader is to find was
-    /// published. Never waits; two system calls.
+    /// published. Never waits; two system calls, some microseconds: let readers say when they are about
+    /// to poll, and ring those only.
     ///
     /// # Errors
     /// [`Error::NobodyListens`] when the reader is dead or gone: drop this, and [open](Self::open)

@@ -21,11 +21,11 @@ const SLICE: Duration = Duration::from_millis(50);
 /// |---|---|---|---|
 /// | `Spin` | tens of nanoseconds | a whole core, always | a core of its own, with nothing else to run |
 /// | `SpinThenYield` | the same, or when the scheduler comes back to it | a whole core that nobody else wants | a few more threads than cores |
-/// | `SpinThenPark` | the same while it spins; then a wake, 5 to 50 µs, more on a sleeping core | none but a look every slice | everything else; the default |
+/// | `SpinThenPark` | the same while it spins; then a wake: some 5 µs, more when the core sleeps | none but a look every slice | everything else; the default |
 ///
 /// With fewer cores than busy threads, spinning delays the very poster that is waited for: `Spin`
 /// by whole time slices of the scheduler, milliseconds. A poster pays for a parked reader too: one
-/// system call a post, of about a microsecond.
+/// system call a post, of 1 to 2 µs, where otherwise it is a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitStrategy {
@@ -48,10 +48,11 @@ pub enum WaitStrategy {
 
 impl WaitStrategy {
     /// [`SpinThenYield`](Self::SpinThenYield) with the spins of [`PARK`](Self::PARK).
-    pub const YIELD: Self = Self::SpinThenYield { spins: 1_000 };
-    /// [`SpinThenPark`](Self::SpinThenPark) that spins about as long as a wake takes, some
-    /// microseconds: waiting so costs at most twice what the better choice would have. The default.
-    pub const PARK: Self = Self::SpinThenPark { spins: 1_000, yields: 10 };
+    pub const YIELD: Self = Self::SpinThenYield { spins: 200 };
+    /// [`SpinThenPark`](Self::SpinThenPark) that spins about as long as a wake takes, 5 to 10 µs where
+    /// a look with its pause takes 25 to 50 ns: so waiting costs at most some twice what the better
+    /// choice would have. The default.
+    pub const PARK: Self = Self::SpinThenPark { spins: 200, yields: 10 };
 
     /// What to do after `looks` that found nothing.
     fn step(self, looks: u32) -> Step {
