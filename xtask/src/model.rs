@@ -1,4 +1,4 @@
-//! `cargo xtask model`: the loom models of the ripple, and of a pool's depot.
+//! `cargo xtask model`: the loom models of the ripple, of a pool's depot, of sleeping and rousing.
 
 use anyhow::{Context, Result, bail};
 
@@ -34,6 +34,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     command
         .args(["--package=am-ripple", "--test=model", "--test=recovery", "--test=cache"])
         .args(["--package=am-cache", "--test=depot"])
+        .args(["--package=am-shm", "--test=wait_model"])
         // A folder of its own: the flag would otherwise rebuild everything, here and back again.
         .env("CARGO_TARGET_DIR", process::target_dir().join("loom"))
         .env("RUSTFLAGS", process::rustflags("--cfg loom"))

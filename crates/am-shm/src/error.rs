@@ -226,6 +226,36 @@ pub enum Error {
         /// The segment's file.
         path: PathBuf,
     },
+    /// The topic's name cannot be part of a bell's.
+    #[error("topic {topic:?} can have no bell beside {}: {reason}", segment.display())]
+    BadTopic {
+        /// The segment's file.
+        segment: PathBuf,
+        /// The topic's name as given.
+        topic: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The bell's name means something else than a named pipe; symbolic links are not followed.
+    #[error("{} is a {kind}, not the named pipe of a bell", path.display())]
+    NotABell {
+        /// The bell's file.
+        path: PathBuf,
+        /// What it is instead.
+        kind: &'static str,
+    },
+    /// Another [`Bell`](crate::Bell) of this name is alive, in this process or in another.
+    #[error("somebody else listens at {}", path.display())]
+    BellTaken {
+        /// The bell's file.
+        path: PathBuf,
+    },
+    /// Nobody listens at the bell: its reader died or is gone, or never was.
+    #[error("nobody listens at {}", path.display())]
+    NobodyListens {
+        /// The bell's file.
+        path: PathBuf,
+    },
     /// The kernel refused an operation.
     #[error("cannot {operation} {}: {cause}", path.display())]
     Syscall {

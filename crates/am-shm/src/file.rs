@@ -126,8 +126,8 @@ pub(crate) fn reopen(file: &File, path: Option<&Path>, label: &Path) -> Result<F
 }
 
 /// The one way files are opened by name. Non-blocking, so that a device with this name is refused
-/// and not waited for; it means nothing to a regular file.
-fn options() -> OpenOptions {
+/// and not waited for; it means nothing to a regular file. A named pipe, opened for both, does not wait for another end.
+pub(crate) fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     let flags = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     options.read(true).write(true).custom_flags(flags.bits());
@@ -155,8 +155,14 @@ pub(crate) fn vet(file: &File, path: &Path, any_owner: bool) -> Result<(), Error
 }
 
 fn not_regular(path: &Path, meta: &Metadata) -> Error {
+    Error::NotARegularFile { path: path.into(), kind: kind_of(meta) }
+}
+
+/// What sort of file it is, in words.
+pub(crate) fn kind_of(meta: &Metadata) -> &'static str {
     let kind = meta.file_type();
-    let kind = match () {
+    match () {
+        () if kind.is_file() => "regular file",
         () if kind.is_symlink() => "symbolic link",
         () if kind.is_dir() => "directory",
         () if kind.is_fifo() => "pipe",
@@ -164,8 +170,7 @@ fn not_regular(path: &Path, meta: &Metadata) -> Error {
         () if kind.is_char_device() => "character device",
         () if kind.is_block_device() => "block device",
         () => "file of unknown type",
-    };
-    Error::NotARegularFile { path: path.into(), kind }
+    }
 }
 
 pub(crate) fn stat(file: &File, path: &Path) -> Result<Metadata, Error> {

@@ -102,6 +102,11 @@
 //! - [`Locks::alive`] is a word that the kernel sets to 0 in every child, however made: a cheap way
 //!   to ask "is it still me?".
 //!
+//! # Waiting
+//!
+//! Processes sleep on words of a segment ([`futex_wait`]), at a [`Berth`] where no wake is lost, by a
+//! [`WaitStrategy`]; or they poll a [`Bell`].
+//!
 //! # Pages
 //!
 //! | asked for | is | told by |
@@ -153,6 +158,7 @@ mod prefault;
 mod residence;
 mod segment;
 mod smaps;
+mod wait;
 
 pub use error::{Error, InitError};
 pub use hugepages::Hugepages;
@@ -166,3 +172,6 @@ pub use place::Place;
 pub use pool::HugePool;
 pub use residence::Residence;
 pub use segment::Segment;
+pub use wait::{
+    Bell, Berth, Ringer, SLICE_MAX, SLICE_MIN, Slept, WaitStrategy, Waiter, futex_wait, futex_wake,
+};

@@ -29,6 +29,10 @@ pub(crate) struct Span {
 impl Span {
     /// The init guard.
     const GUARD: Self = Self { start: 0, len: GUARD_BYTES as off_t };
+    /// Of a bell: who listens holds it for as long as it lives.
+    pub(crate) const LISTENER: Self = Self { start: 16, len: 1 };
+    /// Of a bell: held for a moment, by who takes the bell up or removes its name.
+    pub(crate) const NAME: Self = Self { start: 17, len: 1 };
     /// All bytes that a lock can be on.
     pub(crate) const ALL: Self = Self { start: 0, len: 0 };
 

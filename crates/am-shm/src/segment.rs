@@ -14,6 +14,7 @@ use crate::memfd;
 use crate::options::Options;
 use crate::place::{Place, Target};
 use crate::prefault::prefault;
+use crate::wait::Bell;
 
 /// A segment: one file, formatted and mapped shared.
 ///
@@ -175,7 +176,7 @@ impl Segment {
     }
 
     /// Removes the file's name, if it still means this very file. Existing mappings live on; the
-    /// memory goes with the last of them.
+    /// memory goes with the last of them. The [bells](crate::Bell) of dead readers go too.
     ///
     /// Of several processes that destroy at once, one succeeds, and a file newly made under the
     /// same name meanwhile is safe.
@@ -188,7 +189,9 @@ impl Segment {
         let Some(path) = &self.place else {
             return Err(Error::NotNamed { path: self.label.clone() });
         };
-        init::remove(path, Identity::of(&self.file, path)?, &self.options)
+        init::remove(path, Identity::of(&self.file, path)?, &self.options)?;
+        Bell::sweep(path);
+        Ok(())
     }
 
     pub(crate) fn file(&self) -> &File {

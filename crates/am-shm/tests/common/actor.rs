@@ -74,6 +74,10 @@ impl Actor {
         drop(self.child.stdin.take());
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("tells").is_none()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("the child is there");
     }
