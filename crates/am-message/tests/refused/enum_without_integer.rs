@@ -1,0 +1,10 @@
+use am_message::Message;
+
+#[derive(Message, Clone, Copy)]
+#[repr(C)]
+enum Side {
+    Buy,
+    Sell,
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use am_message::MessageSet;
+
+#[derive(MessageSet)]
+enum Feed {
+    Blob([u8]),
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use am_message::MessageSet;
+
+#[derive(MessageSet)]
+struct Feed {
+    sym: u32,
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use am_message::MessageSet;
+
+#[derive(MessageSet)]
+enum Feed {
+    Stop,
+}
+
+fn main() {}
