@@ -3,10 +3,9 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
-use syn::spanned::Spanned;
 use syn::{Data, DataEnum, DataStruct, DeriveInput, Error, Fields, Index, Member, Result, Type};
 
-use crate::options::{Repr, support_path};
+use crate::options::{Repr, place_of, support_path};
 
 /// Returns the implementation of `Message` for this item, and what it hangs on.
 ///
@@ -15,8 +14,8 @@ use crate::options::{Repr, support_path};
 /// The item has parameters, no layout of its own, or fields in its variants; or it is a union.
 pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
     if !input.generics.params.is_empty() {
-        return Err(Error::new(
-            input.generics.span(),
+        return Err(Error::new_spanned(
+            &input.generics,
             "a message has no parameters: what lies in a segment is one layout",
         ));
     }
@@ -54,6 +53,52 @@ fn expand_struct(
     repr: &Repr,
     support: &TokenStream,
 ) -> Result<TokenStream> {
+    check_struct_repr(input, repr)?;
+    let item = &input.ident;
+    let fields = fields_of(&data.fields);
+    let types: Vec<_> = fields.iter().map(|field| field.r#type).collect();
+    // Spanned, so that a field that is no message is what the compiler points at.
+    let hashed = fields.iter().map(|Field { member, name, r#type }| {
+        quote_spanned!(place_of(r#type)=> .field::<#r#type>(#name, ::core::mem::offset_of!(Self, #member)))
+    });
+    let checked = fields.iter().map(|Field { member, r#type, .. }| {
+        quote_spanned!(place_of(r#type)=> && #support::field_is_valid::<#r#type>(
+            bytes,
+            ::core::mem::offset_of!(Self, #member),
+        ))
+    });
+    let no_padding = no_padding(input, &types);
+    Ok(quote! {
+        #no_padding
+
+        // SAFETY: the bits are as long and as aligned as the item, by what they are made of. Every
+        // field is a message, or would not be hashed and checked, and there is no byte beside the
+        // fields (asserted); so what holds of each field holds of all.
+        #[allow(unsafe_code)]
+        #[automatically_derived]
+        unsafe impl #support::Message for #item {
+            type Bits = [
+                <#support::Align<{ ::core::mem::align_of::<#item>() }> as #support::Unit>::Unit;
+                ::core::mem::size_of::<#item>() / ::core::mem::align_of::<#item>()
+            ];
+            const LAYOUT: u64 = #support::LayoutHasher::new("struct")
+                .number(::core::mem::size_of::<Self>() as u64)
+                .number(::core::mem::align_of::<Self>() as u64)
+                #(#hashed)*
+                .finish();
+
+            #[inline]
+            fn is_valid(bits: &Self::Bits) -> bool {
+                let bytes = #support::bytes_of(bits);
+                let _ = bytes; // a struct without fields asks nothing of them
+                true #(#checked)*
+            }
+        }
+    })
+}
+
+/// Refuses a struct without a layout of its own, and one whose fields cannot be lent.
+fn check_struct_repr(input: &DeriveInput, repr: &Repr) -> Result<()> {
     if let Some(packed) = repr.packed {
         return Err(Error::new(
             packed,
@@ -67,84 +112,7 @@ fn expand_struct(
              in another way",
         ));
     }
-    let item = &input.ident;
-    let fields = fields_of(&data.fields);
-    let names = fields.iter().map(|field| &field.name);
-    let members: Vec<_> = fields.iter().map(|field| &field.member).collect();
-    let types: Vec<_> = fields.iter().map(|field| field.r#type).collect();
-    let bits = bits_struct(input, data, &fields, support);
-    let no_padding = no_padding(input, &types);
-    Ok(quote! {
-        const _: () = {
-            #bits
-            #no_padding
-
-            // SAFETY: every field is a message at the same offset as its bits (asserted), and there
-            // is no byte beside the fields (asserted); so what holds of each field holds of all.
-            #[allow(unsafe_code)]
-            #[automatically_derived]
-            unsafe impl #support::Message for #item {
-                type Bits = __MessageBits;
-                const LAYOUT: u64 = #support::LayoutHasher::new("struct")
-                    .number(::core::mem::size_of::<Self>() as u64)
-                    .number(::core::mem::align_of::<Self>() as u64)
-                    #(.field(
-                        #names,
-                        <#types as #support::Message>::LAYOUT,
-                        ::core::mem::offset_of!(Self, #members),
-                        ::core::mem::size_of::<#types>(),
-                    ))*
-                    .finish();
-
-                fn is_valid(bits: &__MessageBits) -> bool {
-                    true #(&& <#types as #support::Message>::is_valid(&bits.#members))*
-                }
-            }
-        };
-    })
-}
-
-/// Returns the struct of the bits of each field, laid out as the item is, and the proof that it is.
-fn bits_struct(
-    input: &DeriveInput,
-    data: &DataStruct,
-    fields: &[Field],
-    support: &TokenStream,
-) -> TokenStream {
-    let item = &input.ident;
-    let reprs = input.attrs.iter().filter(|attribute| attribute.path().is_ident("repr"));
-    let members: Vec<_> = fields.iter().map(|field| &field.member).collect();
-    // Spanned, so that a field that is no message is what the compiler points at.
-    let types = fields.iter().map(|field| {
-        let r#type = field.r#type;
-        quote_spanned!(r#type.span()=> <#r#type as #support::Message>::Bits)
-    });
-    let body = match &data.fields {
-        Fields::Named(_) => quote!({ #(#members: #types),* }),
-        Fields::Unnamed(_) => quote!(( #(#types),* );),
-        Fields::Unit => quote!(;),
-    };
-    quote! {
-        #(#reprs)*
-        #[derive(::core::clone::Clone, ::core::marker::Copy)]
-        pub struct __MessageBits #body
-
-        // SAFETY: every field is Pod, so zeros are valid.
-        #[allow(unsafe_code)]
-        unsafe impl #support::Zeroable for __MessageBits {}
-        // SAFETY: every field is Pod, as `Message::Bits` demands, and there is no padding: the item
-        // has none, and is laid out alike; all three are asserted below.
-        #[allow(unsafe_code)]
-        unsafe impl #support::Pod for __MessageBits {}
-
-        const _: () = {
-            ::core::assert!(::core::mem::size_of::<__MessageBits>() == ::core::mem::size_of::<#item>());
-            ::core::assert!(::core::mem::align_of::<__MessageBits>() == ::core::mem::align_of::<#item>());
-            #(::core::assert!(
-                ::core::mem::offset_of!(__MessageBits, #members) == ::core::mem::offset_of!(#item, #members)
-            );)*
-        };
-    }
+    Ok(())
 }
 
 /// Returns the assertion that the fields fill the item.
@@ -154,7 +122,7 @@ fn no_padding(input: &DeriveInput, types: &[&Type]) -> TokenStream {
         "`{item}` has padding, which would copy what the memory held before: order its fields from \
          large to small, or fill the gaps with fields"
     );
-    quote_spanned! {item.span()=>
+    quote_spanned! {place_of(item)=>
         const _: () = ::core::assert!(
             ::core::mem::size_of::<#item>() == 0 #(+ ::core::mem::size_of::<#types>())*,
             #complaint
@@ -179,8 +147,8 @@ fn expand_enum(
         return Err(Error::new(item.span(), "an enum without variants has no value to send"));
     }
     if let Some(variant) = data.variants.iter().find(|v| !matches!(v.fields, Fields::Unit)) {
-        return Err(Error::new(
-            variant.span(),
+        return Err(Error::new_spanned(
+            variant,
             "a message's enum has no fields: make each variant a kind of a `MessageSet`",
         ));
     }
@@ -198,6 +166,7 @@ fn expand_enum(
                 #(.text(#names).number(Self::#variants as #integer as u64))*
                 .finish();
 
+            #[inline]
             fn is_valid(bits: &#integer) -> bool {
                 false #(|| *bits == Self::#variants as #integer)*
             }

@@ -3,6 +3,7 @@
 use proc_macro_crate::{FoundCrate, crate_name};
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
+use syn::spanned::Spanned;
 use syn::{Attribute, Error, Ident, Path, Result, Token, parenthesized};
 
 /// The crates that export the derives, and what these expand to names of; the facade first, since
@@ -104,4 +105,10 @@ fn skip_argument(meta: &syn::meta::ParseNestedMeta) -> Result<()> {
 fn is_integer(word: &str) -> bool {
     let Some(width) = word.strip_prefix(['u', 'i']) else { return false };
     matches!(width, "8" | "16" | "32" | "64" | "128" | "size")
+}
+
+/// Returns the place of `tokens` with the names of the derive: what the compiler complains of is
+/// shown there, and yet sees what the expansion declares.
+pub fn place_of(tokens: &impl Spanned) -> Span {
+    Span::call_site().located_at(tokens.span())
 }

@@ -3,13 +3,12 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
-use syn::spanned::Spanned;
 use syn::{
     Data, DataEnum, DeriveInput, Error, Fields, GenericParam, Ident, Lifetime, Result, Type,
     Variant,
 };
 
-use crate::options::support_path;
+use crate::options::{place_of, support_path};
 
 /// Returns the implementations of `MessageSet` for this enum, and of `KindOf` for each of its kinds.
 ///
@@ -61,8 +60,8 @@ fn lifetime_of(input: &DeriveInput) -> Result<Option<&Lifetime>> {
                 lifetime = Some(&told.lifetime);
             }
             other => {
-                return Err(Error::new(
-                    other.span(),
+                return Err(Error::new_spanned(
+                    other,
                     "a set of messages has no parameters but one lifetime, that of the payload",
                 ));
             }
@@ -85,8 +84,8 @@ fn kinds_of<'a>(
         // Only what is spelled alike is seen here, for a better message than the compiler's own.
         if let Some(first) = kinds.iter().find(|other| other.kind == kind.kind) {
             let told = kind.kind.to_token_stream().to_string();
-            return Err(Error::new(
-                variant.span(),
+            return Err(Error::new_spanned(
+                variant,
                 format!(
                     "`{told}` is the kind of `{}` already, and a post of it could mean either: wrap \
                      one of them in a struct of its own",
@@ -100,25 +99,25 @@ fn kinds_of<'a>(
 }
 
 fn kind_of<'a>(variant: &'a Variant, lifetime: Option<&Lifetime>) -> Result<KindField<'a>> {
-    let wrong = |span, complaint| Err(Error::new(span, complaint));
+    let wrong = |field: &dyn ToTokens, complaint| Err(Error::new_spanned(field, complaint));
     let field = match &variant.fields {
         Fields::Unnamed(fields) if fields.unnamed.len() == 1 => &fields.unnamed[0],
-        _ => return wrong(variant.span(), "a kind is one field: `Tick(Tick)`, or `Blob(&'a [u8])`"),
+        _ => return wrong(variant, "a kind is one field: `Tick(Tick)`, or `Blob(&'a [u8])`"),
     };
     match &field.ty {
         Type::Reference(lent) if lent.mutability.is_some() => {
-            wrong(lent.span(), "a message that was posted is not changed: make it `&'a`")
+            wrong(lent, "a message that was posted is not changed: make it `&'a`")
         }
         Type::Reference(lent) if lent.lifetime.as_ref() != lifetime => wrong(
-            lent.span(),
+            lent,
             "a payload lives for as long as the enum's own lifetime tells, as `&'a` does",
         ),
         Type::Reference(lent) => {
             Ok(KindField { variant: &variant.ident, kind: &lent.elem, lent: true })
         }
-        Type::Slice(_) => wrong(field.ty.span(), "a slice is lent: `&'a [..]`"),
+        Type::Slice(_) => wrong(&field.ty, "a slice is lent: `&'a [..]`"),
         Type::Path(path) if path.path.is_ident("str") => {
-            wrong(field.ty.span(), "text is lent: `&'a str`")
+            wrong(&field.ty, "text is lent: `&'a str`")
         }
         owned => Ok(KindField { variant: &variant.ident, kind: owned, lent: false }),
     }
@@ -135,7 +134,7 @@ fn set_body(
     let view = if lives { quote!(<'__payload>) } else { quote!() };
     let infos = kinds.iter().map(|KindField { variant, kind, .. }| {
         let name = variant.unraw().to_string();
-        quote_spanned!(kind.span()=> #support::KindInfo::of::<#kind>(#name))
+        quote_spanned!(place_of(kind)=> #support::KindInfo::of::<#kind>(#name))
     });
     let arms = kinds.iter().zip(0_u32..).map(|(KindField { variant, kind, lent }, index)| {
         let read = if *lent {
@@ -174,7 +173,7 @@ fn memberships(
 ) -> TokenStream {
     let item = &input.ident;
     let each = kinds.iter().zip(0_u32..).map(|(KindField { kind, .. }, index)| {
-        quote_spanned! {kind.span()=>
+        quote_spanned! {place_of(kind)=>
             #[automatically_derived]
             impl #set #support::KindOf<#item #set> for #kind {
                 const INDEX: u32 = #index;

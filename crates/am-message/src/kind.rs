@@ -110,13 +110,27 @@ impl Kind for str {
     const LAYOUT: u64 = LayoutHasher::new("text").text("utf-8").finish();
 
     fn view(payload: &[u8]) -> Result<&Self, BadMessage> {
-        str::from_utf8(payload).map_err(|error| BadMessage::NotUtf8 { valid_bytes: error.valid_up_to() })
+        str::from_utf8(payload)
+            .map_err(|error| BadMessage::NotUtf8 { valid_bytes: error.valid_up_to() })
     }
 
     fn as_payload(&self) -> &[u8] {
         self.as_bytes()
     }
 }
+
+/// A slice of messages without bytes is refused when it is used: how many would they be?
+///
+/// ```compile_fail
+/// let nothing = <[()] as am_message::MessageSet>::view(0, b"");
+/// ```
+///
+/// ```
+/// let nothing = <() as am_message::MessageSet>::view(0, b"");
+/// assert_eq!(nothing, Ok(&()));
+/// ```
+#[cfg(doctest)]
+struct SliceOfNothing;
 
 /// Copies a message out of a payload, and judges the copy, which nobody else can change.
 ///

@@ -1,5 +1,6 @@
 //! The hash that decides whether two processes mean the same by the same bytes.
 
+use crate::Message;
 use xxhash_rust::const_xxh3::xxh3_64_with_seed;
 
 /// Makes a layout hash of 64 bits out of what makes up a layout, at compile time.
@@ -39,10 +40,11 @@ impl LayoutHasher {
         Self(xxh3_64_with_seed(&number.to_le_bytes(), self.0))
     }
 
-    /// Adds a field: its name, the hash of its type's layout, its offset and its size in bytes.
+    /// Adds a field: its name, its type's layout, its offset in bytes, and its size.
     #[must_use]
-    pub const fn field(self, name: &str, layout: u64, offset: usize, size_bytes: usize) -> Self {
-        self.text(name).number(layout).number(offset as u64).number(size_bytes as u64)
+    pub const fn field<T: Message>(self, name: &str, offset_bytes: usize) -> Self {
+        let (offset, size) = (offset_bytes as u64, size_of::<T>() as u64);
+        self.text(name).number(T::LAYOUT).number(offset).number(size)
     }
 
     /// Returns the hash.

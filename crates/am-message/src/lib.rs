@@ -10,6 +10,7 @@
 
 #![cfg(not(loom))]
 
+mod bits;
 mod kind;
 mod layout_hash;
 pub mod message;
@@ -26,7 +27,8 @@ pub use set::{BadMessage, KindInfo, KindOf, MessageSet};
 /// What the expansions of the derives need, under one path whatever crate is named.
 #[doc(hidden)]
 pub mod __derive {
+    pub use crate::bits::{Align, Unit, field_is_valid};
     pub use crate::kind::{Kind, copied};
     pub use crate::{BadMessage, KindInfo, KindOf, LayoutHasher, Message, MessageSet};
-    pub use bytemuck::{Pod, Zeroable};
+    pub use bytemuck::bytes_of;
 }

@@ -111,7 +111,23 @@ fn scalars_have_hashes_of_their_own() {
         ($($scalar:ty),*) => { &[$((stringify!($scalar), <$scalar as Message>::LAYOUT)),*] };
     }
     assert_distinct(hashes![
-        u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64, bool, char, ()
+        u8,
+        u16,
+        u32,
+        u64,
+        u128,
+        usize,
+        i8,
+        i16,
+        i32,
+        i64,
+        i128,
+        isize,
+        f32,
+        f64,
+        bool,
+        char,
+        ()
     ]);
 }
 

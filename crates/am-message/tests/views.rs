@@ -194,9 +194,11 @@ fn is_order(bytes: &[u8]) -> bool {
 
 /// Bytes of which many are an order's, since few of all byte strings are.
 fn payloads() -> impl Strategy<Value = Vec<u8>> {
-    let order = (any::<u64>(), 0..0x11_1000_u32, prop::array::uniform4(prop::sample::select(vec![
-        0, 1, 1, 1, 2, 0xFE, 0xFF,
-    ])));
+    let order = (
+        any::<u64>(),
+        0..0x11_1000_u32,
+        prop::array::uniform4(prop::sample::select(vec![0, 1, 1, 1, 2, 0xFE, 0xFF])),
+    );
     let order = order.prop_map(|(tick, letter, rest)| {
         [&tick.to_le_bytes()[..], &letter.to_le_bytes(), &rest].concat()
     });

@@ -1,8 +1,0 @@
-use am_message::MessageSet;
-
-#[derive(MessageSet)]
-enum Feed<T> {
-    Any(T),
-}
-
-fn main() {}
