@@ -74,7 +74,6 @@ fn expand_struct(
         // SAFETY: the bits are as long and as aligned as the item, by what they are made of. Every
         // field is a message, or would not be hashed and checked, and there is no byte beside the
         // fields (asserted); so what holds of each field holds of all.
-        #[allow(unsafe_code)]
         #[automatically_derived]
         unsafe impl #support::Message for #item {
             type Bits = [
@@ -137,15 +136,15 @@ fn expand_enum(
     support: &TokenStream,
 ) -> Result<TokenStream> {
     let item = &input.ident;
+    if data.variants.is_empty() {
+        return Err(Error::new(item.span(), "an enum without variants has no value to send"));
+    }
     let Some(integer) = &repr.integer else {
         return Err(Error::new(
             item.span(),
             "a message needs an integer's layout on an enum, such as `#[repr(u8)]`",
         ));
     };
-    if data.variants.is_empty() {
-        return Err(Error::new(item.span(), "an enum without variants has no value to send"));
-    }
     if let Some(variant) = data.variants.iter().find(|v| !matches!(v.fields, Fields::Unit)) {
         return Err(Error::new_spanned(
             variant,
@@ -157,7 +156,6 @@ fn expand_enum(
     Ok(quote! {
         // SAFETY: an enum without fields of this representation is laid out as that integer, and
         // has no uninitialized byte; valid are the values of its variants only.
-        #[allow(unsafe_code)]
         #[automatically_derived]
         unsafe impl #support::Message for #item {
             type Bits = #integer;

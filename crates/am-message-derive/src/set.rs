@@ -87,7 +87,7 @@ fn kinds_of<'a>(
             return Err(Error::new_spanned(
                 variant,
                 format!(
-                    "`{told}` is the kind of `{}` already, and a post of it could mean either: wrap \
+                    "`{told}` is the kind of the variant `{}` already, and a post of it could mean either: wrap \
                      one of them in a struct of its own",
                     first.variant
                 ),

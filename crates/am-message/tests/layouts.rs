@@ -142,6 +142,42 @@ fn kinds_of_one_message_have_hashes_of_their_own() {
     ]);
 }
 
+/// A user's names and the derive's own must not meet.
+#[test]
+fn fields_and_types_may_be_called_as_the_derive_calls_its_own() {
+    #[derive(Message, Clone, Copy)]
+    #[repr(transparent)]
+    struct Bits(u32);
+    #[derive(Message, Clone, Copy)]
+    #[repr(C)]
+    struct Unit {
+        bytes: Bits,
+        bits: Bits,
+        r#type: u64,
+    }
+    let unit = Unit { bytes: Bits(1), bits: Bits(2), r#type: 3 };
+    assert_eq!(<Unit as Kind>::view(unit.as_payload()).map(|unit| unit.bits.0), Ok(2));
+    let same = hash_of!(repr(C); bytes: Bits, bits: Bits, r#type: u64);
+    assert_eq!(<Unit as Message>::LAYOUT, same);
+}
+
+#[test]
+fn message_of_every_alignment_is_read_again() {
+    macro_rules! read_again {
+        ($($bytes:literal)*) => {$({
+            #[derive(Message, Clone, Copy)]
+            #[repr(C, align($bytes))]
+            struct Wide([u8; $bytes], [bool; $bytes]);
+            let mut wide = Wide([7; $bytes], [true; $bytes]);
+            wide.1[$bytes - 1] = false;
+            let seen = <Wide as Kind>::view(wide.as_payload()).unwrap();
+            assert!(seen.0 == wide.0 && seen.1 == wide.1, "aligned to {}", $bytes);
+            assert_eq!(<Wide as Kind>::ALIGN_BYTES, $bytes);
+        })*};
+    }
+    read_again!(1 2 4 8 16 32 64 128 256 512 1024 2048 4096);
+}
+
 #[test]
 fn set_hash_covers_names_kinds_and_order() {
     macro_rules! set {

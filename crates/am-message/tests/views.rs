@@ -1,5 +1,7 @@
 //! Decoding: what a payload is taken for, and what is refused.
 
+#![forbid(unsafe_code)] // the derives may be used where nothing unsafe is
+
 use am_message::{BadMessage, Kind, KindOf, Message, MessageSet, Shape};
 use proptest::prelude::*;
 
@@ -215,7 +217,7 @@ proptest! {
         let place = Aligned::of(&payload, skew);
         let payload = &place.0[skew..][..payload.len()];
         let (fits, aligned) = (payload.len() == 16, skew % 4 == 0);
-        let whole = payload.len() % 16 == 0;
+        let whole = payload.len().is_multiple_of(16);
         let seen = Feed::view(kind, payload);
         let right = match kind {
             0 => payload.len() == 8,
