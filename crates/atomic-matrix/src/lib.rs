@@ -70,6 +70,9 @@ pub mod matrix;
 #[cfg(feature = "numa")]
 mod numa;
 
+// The derives name this crate by what its user calls it, which is this name in here.
+extern crate self as atomic_matrix;
+
 /// What the README shows must compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
@@ -88,6 +91,10 @@ pub use am_matrix::{
     PoolCache, Recovery, SectorId, SectorStats, Seen, Spill, State, Stats, ThreadCache, TypedBlock,
     Violation,
 };
+#[doc(hidden)]
+pub use am_message::__derive; // what the derives name
+#[doc(inline)]
+pub use am_message::{BadMessage, Kind, KindInfo, KindOf, Message, MessageSet, Shape};
 #[cfg(feature = "numa")]
 #[doc(inline)]
 pub use am_shm::{Bound, Nodes};
