@@ -18,10 +18,10 @@ pub struct Common {
     /// The peers; AtomicMatrix itself always runs. Default: all that can
     #[arg(long, value_enum, value_delimiter = ',')]
     peers: Option<Vec<Peer>>,
-    /// Measuring rounds [default: 5; with --quick 2]
+    /// Measuring rounds [default: 5, ipc 40; with --quick 2]
     #[arg(long, value_parser = value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Seconds of counting per cell and round [default: 0.5; with --quick 0.03]
+    /// Seconds of counting per cell and round [default: 0.5, ipc 0.05; with --quick 0.03]
     #[arg(long, value_parser = parse_seconds)]
     seconds: Option<f64>,
     /// Small and short: to see that it works, not to measure
@@ -43,6 +43,15 @@ pub fn parse_seconds(text: &str) -> Result<f64, String> {
 }
 
 impl Common {
+    /// Returns the same with other defaults; what was asked for stays, and so do quick runs.
+    pub fn or(&self, rounds: u32, seconds: f64) -> Self {
+        if self.quick {
+            return self.clone();
+        }
+        let (rounds, seconds) = (self.rounds.or(Some(rounds)), self.seconds.or(Some(seconds)));
+        Self { rounds, seconds, ..self.clone() }
+    }
+
     /// Returns the number of measuring rounds.
     pub fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 2 } else { 5 })

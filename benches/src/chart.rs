@@ -34,7 +34,7 @@ const PALE: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const AHEAD: RGBColor = RGBColor(0x2e, 0x7d, 0x5b);
 const BEHIND: RGBColor = RGBColor(0xb0, 0x6a, 0x2c);
 /// Lines of the peers, in turn; colours that the colour-blind tell apart.
-const LINES: [RGBColor; 9] = [
+const LINES: [RGBColor; 12] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xe6, 0x9f, 0x00),
     RGBColor(0x00, 0x9e, 0x73),
@@ -44,6 +44,9 @@ const LINES: [RGBColor; 9] = [
     RGBColor(0x8c, 0x6d, 0x31),
     RGBColor(0x33, 0x33, 0x33),
     RGBColor(0x9a, 0xb9, 0x2e),
+    RGBColor(0xd5, 0x5e, 0x00),
+    RGBColor(0x1b, 0x4f, 0x4a),
+    RGBColor(0xa8, 0xa8, 0xa8),
 ];
 
 /// Draws the sheet; `None` where there is nothing to draw.
@@ -232,14 +235,16 @@ fn lines(sheet: &Sheet) -> Result<Option<String>> {
                 .filter(|row| row.label == *label)
                 .filter_map(|row| Some((at(&row.group), row.spread()?)))
                 .collect();
-            let medians = points.iter().map(|&(x, spread)| (x, spread.median));
+            // A difference may be nothing or less, for which the scale has no place but its end.
+            let medians = points.iter().map(|&(x, spread)| (x, spread.median.max(low)));
             chart
                 .draw_series(LineSeries::new(medians.clone(), color.stroke_width(2)))
                 .map_err(failed)?;
             let dots = medians.map(|point| Circle::new(point, 3, color.filled()));
             chart.draw_series(dots).map_err(failed)?;
             let whiskers = points.iter().map(|&(x, s)| {
-                PathElement::new(vec![(x, s.min.max(low)), (x, s.max)], color.stroke_width(1))
+                let ends = vec![(x, s.min.max(low)), (x, s.max.max(low))];
+                PathElement::new(ends, color.stroke_width(1))
             });
             chart.draw_series(whiskers).map_err(failed)?;
             let y = 30 + 20 * number as i32;

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::ptr::NonNull;
 
-use crate::heap::Heap;
+use crate::heap::Access;
 use crate::pattern;
 
 /// What one thread did.
@@ -43,33 +43,33 @@ pub struct Live<B> {
 ///
 /// A measuring client writes the first 8 bytes of every block. With `VERIFY` it fills the whole
 /// payload with a pattern of its own and looks at it again before the block is freed.
-pub struct Client<'h, H: Heap, const VERIFY: bool> {
-    heap: &'h H,
+pub struct Client<A: Access, const VERIFY: bool> {
+    access: A,
     /// Blocks in use, in no order.
-    pub live: Vec<Live<H::Block<'h>>>,
+    pub live: Vec<Live<A::Block>>,
     /// What was done so far.
     pub tally: Tally,
     tag: u32,
     tag_step: u32,
 }
 
-impl<'h, H: Heap, const VERIFY: bool> Client<'h, H, VERIFY> {
+impl<A: Access, const VERIFY: bool> Client<A, VERIFY> {
     /// Creates the client of thread `thread` of `threads`; no two threads use the same tag.
-    pub fn new(heap: &'h H, thread: u32, threads: u32) -> Self {
-        Self { heap, live: Vec::new(), tally: Tally::default(), tag: thread, tag_step: threads }
+    pub fn new(access: A, thread: u32, threads: u32) -> Self {
+        Self { access, live: Vec::new(), tally: Tally::default(), tag: thread, tag_step: threads }
     }
 
     /// Allocates and touches a block.
     #[inline(always)]
-    pub fn allocate(&mut self, bytes: usize) -> Option<Live<H::Block<'h>>> {
-        let Some(mut block) = self.heap.alloc(bytes) else {
+    pub fn allocate(&mut self, bytes: usize) -> Option<Live<A::Block>> {
+        let Some(mut block) = self.access.alloc(bytes) else {
             self.tally.failed_allocs += 1;
             return None;
         };
         self.tally.allocs += 1;
         let tag = self.tag;
         self.tag = tag.wrapping_add(self.tag_step);
-        let payload = self.heap.payload(&mut block);
+        let payload = self.access.payload(&mut block);
         if VERIFY {
             // SAFETY: the heap gave out `bytes` bytes at `payload` to this thread alone. A heap that
             // breaks this promise is what the verifying run looks for, in a process of its own.
@@ -83,10 +83,10 @@ impl<'h, H: Heap, const VERIFY: bool> Client<'h, H, VERIFY> {
 
     /// Frees a block.
     #[inline(always)]
-    pub fn release(&mut self, mut live: Live<H::Block<'h>>) {
+    pub fn release(&mut self, mut live: Live<A::Block>) {
         let bytes = live.bytes as usize;
         if VERIFY {
-            let payload = self.heap.payload(&mut live.block);
+            let payload = self.access.payload(&mut live.block);
             // SAFETY: the block is still this client's; see `allocate`.
             let intact = unsafe { pattern::is_intact(payload, bytes, live.tag) };
             if !intact {
@@ -95,7 +95,7 @@ impl<'h, H: Heap, const VERIFY: bool> Client<'h, H, VERIFY> {
             }
         }
         // SAFETY: `live` is consumed here, and it was made by `allocate` with the same heap and size.
-        if unsafe { self.heap.free(live.block, bytes) } {
+        if unsafe { self.access.free(live.block, bytes) } {
             self.tally.frees += 1;
         } else {
             self.tally.failed_frees += 1;

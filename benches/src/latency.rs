@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::campaign::{Cell, Common};
 use crate::child::{Job, Reading, Task};
 use crate::client::touch;
-use crate::heap::{Heap, Sectors, Setup};
+use crate::heap::{Access, Heap, Sectors, Setup};
 use crate::peers::Peer;
 use crate::random::Lcg;
 use crate::run::{self, Verdict};
@@ -68,6 +68,7 @@ impl Job for Latency {
             segment_bytes: Workload::Endurance.segment_bytes(),
             request_bytes_max: Workload::Endurance.request_bytes_max(),
             sectors: Sectors::Usual,
+            thread_caches: true,
         })?;
         let clock = Clock::new();
         let clock_ticks = stamp_cost(&clock)?;
@@ -176,7 +177,7 @@ fn work<H: Heap>(
     thread: u32,
     seconds: f64,
 ) -> Result<Calls> {
-    heap.enter()?;
+    let access = heap.enter()?;
     let mut random = Lcg::new(thread + 1);
     let mut live = Vec::with_capacity(ENDURANCE_LIVE_MAX);
     let mut turn = |calls: &mut Calls| {
@@ -184,17 +185,17 @@ fn work<H: Heap>(
         if rng % 10 < 7 && live.len() < ENDURANCE_LIVE_MAX {
             let bytes = ENDURANCE_SIZES.start + rng as usize % ENDURANCE_SIZES.len();
             let start = stamp(clock);
-            let block = heap.alloc(bytes);
+            let block = access.alloc(bytes);
             calls.record(0, stamp(clock).saturating_sub(start), block.is_some());
             let Some(mut block) = block else { return };
             // SAFETY: the block is this thread's, and longer than 8 bytes.
-            unsafe { touch(heap.payload(&mut block), rng) };
+            unsafe { touch(access.payload(&mut block), rng) };
             live.push((block, bytes));
         } else if !live.is_empty() {
             let (block, bytes) = live.swap_remove(rng as usize % live.len());
             let start = stamp(clock);
             // SAFETY: the block came from this heap with this size, and nobody else has it.
-            let freed = unsafe { heap.free(block, bytes) };
+            let freed = unsafe { access.free(block, bytes) };
             calls.record(1, stamp(clock).saturating_sub(start), freed);
         }
     };
@@ -212,7 +213,7 @@ fn work<H: Heap>(
     }
     for (block, bytes) in live {
         // SAFETY: as above.
-        calls.refused[1] += u64::from(!unsafe { heap.free(block, bytes) });
+        calls.refused[1] += u64::from(!unsafe { access.free(block, bytes) });
     }
     Ok(calls)
 }

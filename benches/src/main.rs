@@ -10,6 +10,7 @@ use run::Verdict;
 use workload::Workload;
 
 mod campaign;
+mod capacity;
 mod chart;
 mod child;
 mod client;
@@ -47,7 +48,7 @@ enum Verb {
     Latency(Measure<latency::Options>),
     /// Blocks that one process fills and another checks and frees
     Ipc(Common),
-    /// The same sequence of operations on a nearly full segment: failures, fragmentation
+    /// The same sequence of operations on nearly full heaps: refusals, fragmentation
     Trace(Measure<trace::Options>),
     /// Bytes of memory per byte of payload
     Overhead(Common),

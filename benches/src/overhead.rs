@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::campaign::{Cell, Common};
 use crate::child::{Job, Reading, Task};
-use crate::heap::{Heap, Sectors, Setup};
+use crate::heap::{Access, Heap, Sectors, Setup};
 use crate::peers::Peer;
 use crate::random::Random;
 use crate::run::{self, Verdict};
@@ -37,8 +37,10 @@ impl Job for Fill {
     fn on<H: Heap>(&self, id: Uuid) -> Result<Reading> {
         let request_bytes_max = self.block_bytes.unwrap_or(ENDURANCE_SIZES.end - 1);
         let (segment_bytes, sectors) = (self.bytes, self.sectors);
-        let heap = H::create(&Setup { id, segment_bytes, request_bytes_max, sectors })?;
-        heap.enter()?;
+        let thread_caches = true;
+        let setup = Setup { id, segment_bytes, request_bytes_max, sectors, thread_caches };
+        let heap = H::create(&setup)?;
+        let access = heap.enter()?;
         let mut random = Random::new(1);
         let mut next_bytes = || match self.block_bytes {
             Some(bytes) => bytes,
@@ -48,9 +50,9 @@ impl Job for Fill {
         let mut payload_bytes = 0;
         while H::FIXED || payload_bytes < self.bytes {
             let bytes = next_bytes();
-            let Some(mut block) = heap.alloc(bytes) else { break };
+            let Some(mut block) = access.alloc(bytes) else { break };
             if !H::FIXED {
-                let payload = heap.payload(&mut block).as_ptr();
+                let payload = access.payload(&mut block).as_ptr();
                 // SAFETY: the block is ours, and `bytes` long.
                 unsafe { ptr::write_bytes(payload, 1, bytes) };
                 // The compiler knows malloc, and leaves out one whose block nobody looks at.
@@ -78,7 +80,7 @@ fn resident_bytes() -> Result<usize> {
 /// Returns why `peer` does not take part, if it does not.
 fn excludes(peer: Peer) -> Option<&'static str> {
     match peer {
-        Peer::Ours => Some("the raw offsets stand for both"),
+        Peer::Ours | Peer::OursUnshared | Peer::OursCache => Some("the raw offsets stand for it"),
         Peer::Slots => Some("no allocator"),
         other => other.excluded_from_sizes(),
     }

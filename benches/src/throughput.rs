@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::child::{Job, Reading};
 use crate::client::{Client, Live, Tally};
-use crate::heap::{Heap, Sectors, Setup};
+use crate::heap::{BlockOf, Heap, Sectors, Setup};
 use crate::workload::{Batch, Endurance, Larson, Load, Pair64, Workload};
 
 /// Turns between two looks at the phase.
@@ -43,6 +43,7 @@ impl Job for Throughput {
             segment_bytes: self.workload.segment_bytes(),
             request_bytes_max: self.workload.request_bytes_max(),
             sectors: Sectors::Usual,
+            thread_caches: true,
         })?;
         let (tally, elapsed_s) = match (self.workload, self.verify) {
             (Workload::Endurance, false) => drive::<H, Endurance, false>(&heap, self),
@@ -107,7 +108,7 @@ struct Stage<'h, H: Heap> {
     threads: u32,
     phase: Phase,
     barrier: Barrier,
-    rotation: Rotation<H::Block<'h>>,
+    rotation: Rotation<BlockOf<'h, H>>,
 }
 
 /// Runs the threads and returns their sum and the seconds of counting.
@@ -116,7 +117,7 @@ fn drive<H: Heap, L: Load, const VERIFY: bool>(
     spec: &Throughput,
 ) -> Result<(Tally, f64)> {
     // Before the threads: what binds a thread to the heap fails here first, where nobody waits.
-    heap.enter()?;
+    let access = heap.enter()?;
     let stage = Stage {
         heap,
         threads: spec.threads,
@@ -145,7 +146,7 @@ fn drive<H: Heap, L: Load, const VERIFY: bool>(
         }
         (sum, elapsed_s)
     });
-    let mut last = Client::<H, VERIFY>::new(heap, spec.threads, spec.threads + 1);
+    let mut last = Client::<_, VERIFY>::new(access, spec.threads, spec.threads + 1);
     last.live.extend(stage.rotation.into_all());
     last.drain();
     sum.add(&Tally { frees: 0, ..last.tally });
@@ -155,15 +156,15 @@ fn drive<H: Heap, L: Load, const VERIFY: bool>(
 /// One thread: warm up, count, free what is left.
 fn work<'h, H: Heap, L: Load, const VERIFY: bool>(stage: &Stage<'h, H>, thread: u32) -> Tally {
     let mut load = L::new(thread);
-    let mut client = Client::<'h, H, VERIFY>::new(stage.heap, thread, stage.threads);
     stage.barrier.wait();
-    stage.heap.enter().expect("a thread cannot enter the heap");
+    let access = stage.heap.enter().expect("a thread cannot enter the heap");
+    let mut client = Client::<_, VERIFY>::new(access, thread, stage.threads);
     for _ in 0..L::WARM_UP_TURNS {
         load.step(&mut client);
     }
     stage.barrier.wait();
     let mut looks = thread as usize;
-    let mut turns = |phase_now: u8, client: &mut Client<'h, H, VERIFY>| {
+    let mut turns = |phase_now: u8, client: &mut Client<H::Access<'h>, VERIFY>| {
         while stage.phase.get() == phase_now {
             for _ in 0..TURNS_PER_LOOK {
                 load.step(client);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
-use crate::heap::Heap;
+use crate::heap::Access;
 use crate::peers::Peer;
 use crate::random::{Lcg, Random};
 
@@ -103,7 +103,7 @@ pub trait Load {
     fn new(thread: u32) -> Self;
 
     /// Does one turn: at most two operations.
-    fn step<H: Heap, const VERIFY: bool>(&mut self, client: &mut Client<'_, H, VERIFY>);
+    fn step<A: Access, const VERIFY: bool>(&mut self, client: &mut Client<A, VERIFY>);
 }
 
 /// The endurance workload.
@@ -117,7 +117,7 @@ impl Load for Endurance {
     }
 
     #[inline(always)]
-    fn step<H: Heap, const VERIFY: bool>(&mut self, client: &mut Client<'_, H, VERIFY>) {
+    fn step<A: Access, const VERIFY: bool>(&mut self, client: &mut Client<A, VERIFY>) {
         let rng = self.0.next();
         if rng % 10 < 7 && client.live.len() < ENDURANCE_LIVE_MAX {
             client.keep((rng % 512 + 32) as usize);
@@ -138,7 +138,7 @@ impl Load for Pair64 {
     }
 
     #[inline(always)]
-    fn step<H: Heap, const VERIFY: bool>(&mut self, client: &mut Client<'_, H, VERIFY>) {
+    fn step<A: Access, const VERIFY: bool>(&mut self, client: &mut Client<A, VERIFY>) {
         if let Some(live) = client.allocate(64) {
             client.release(live);
         }
@@ -159,7 +159,7 @@ impl Load for Batch {
     }
 
     #[inline(always)]
-    fn step<H: Heap, const VERIFY: bool>(&mut self, client: &mut Client<'_, H, VERIFY>) {
+    fn step<A: Access, const VERIFY: bool>(&mut self, client: &mut Client<A, VERIFY>) {
         // Turns are counted, not blocks: a full heap must not keep the batch from its end.
         if self.turn < BATCH_BLOCKS {
             let span = BATCH_SIZE_MAX - BATCH_SIZE_MIN + 1;
@@ -184,7 +184,7 @@ impl Load for Larson {
     }
 
     #[inline(always)]
-    fn step<H: Heap, const VERIFY: bool>(&mut self, client: &mut Client<'_, H, VERIFY>) {
+    fn step<A: Access, const VERIFY: bool>(&mut self, client: &mut Client<A, VERIFY>) {
         if client.live.len() >= LARSON_BLOCKS {
             client.drop_one(self.0.below(client.live.len()));
         }

@@ -20,7 +20,7 @@ pub enum Which {
     Latency(Args),
     /// Blocks from one process to another
     Ipc(Args),
-    /// One sequence of operations on a nearly full segment: refusals, fragmentation
+    /// One sequence of operations on nearly full heaps: refusals, fragmentation
     Trace(Args),
     /// Bytes of memory per byte of payload
     Overhead(Args),

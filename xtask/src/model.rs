@@ -1,4 +1,4 @@
-//! `cargo xtask model`: the loom models of the ripple.
+//! `cargo xtask model`: the loom models of the ripple, and of a pool's depot.
 
 use anyhow::{Context, Result, bail};
 
@@ -30,9 +30,10 @@ impl Args {
 /// Builds the models under `cfg(loom)` and runs them. No model at all counts as a failure.
 pub fn run(args: &Args) -> Result<Outcome> {
     let bound = bound(args)?;
-    let mut command = process::cargo(["test", "--release", "--package=am-ripple"]);
+    let mut command = process::cargo(["test", "--release"]);
     command
-        .args(["--test=model", "--test=recovery", "--test=cache"])
+        .args(["--package=am-ripple", "--test=model", "--test=recovery", "--test=cache"])
+        .args(["--package=am-cache", "--test=depot"])
         // A folder of its own: the flag would otherwise rebuild everything, here and back again.
         .env("CARGO_TARGET_DIR", process::target_dir().join("loom"))
         .env("RUSTFLAGS", process::rustflags("--cfg loom"))

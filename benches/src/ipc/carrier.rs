@@ -15,6 +15,8 @@ use super::ring;
 pub const SEGMENT_BYTES: usize = 50 << 20;
 /// The largest block, in bytes.
 pub const BLOCK_BYTES_MAX: usize = 1024;
+/// Where the headers of Boost's and rlsf's blocks begin, in bytes before the payload.
+const HEADER_BYTES: usize = 16;
 /// What a peer says that gives no reasons.
 const REFUSED: &str = "no block";
 
@@ -120,6 +122,29 @@ unsafe fn fill_at(address: NonNull<u8>, bytes: usize, number: u64) {
 unsafe fn is_intact_at(address: NonNull<u8>, bytes: usize, number: u64) -> bool {
     // SAFETY: promised by the caller; shared memory is always initialised.
     is_intact(unsafe { std::slice::from_raw_parts(address.as_ptr(), bytes) }, number)
+}
+
+/// Has the line at `address` fetched, to be written soon.
+#[inline(always)]
+fn prefetch(address: NonNull<u8>) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which may name any address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_ET0>(address.as_ptr().cast_const().cast());
+    }
+    // Elsewhere stable Rust has no such hint.
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+/// Has the payload's first line fetched, and that of the header right before it, which its free
+/// reads and writes.
+#[inline(always)]
+fn prefetch_with_header(address: NonNull<u8>) {
+    let header = NonNull::new(address.as_ptr().wrapping_sub(HEADER_BYTES));
+    header.into_iter().for_each(prefetch);
+    prefetch(address);
 }
 
 fn create_matrix(id: Uuid) -> Result<Matrix> {
@@ -242,7 +267,7 @@ impl Carrier for Boost {
 
     #[inline(always)]
     fn give(&self, number: u64, bytes: usize) -> Result<u64> {
-        use crate::heap::Heap;
+        use crate::heap::Shared;
         let block = self.0.alloc(bytes).context(REFUSED)?;
         // SAFETY: just allocated with this size, and nobody else knows it.
         unsafe { fill_at(block.0, bytes, number) };
@@ -250,8 +275,15 @@ impl Carrier for Boost {
     }
 
     #[inline(always)]
+    fn expect(&self, name: u64) {
+        if let Some(block) = self.0.address(name) {
+            prefetch_with_header(block.0);
+        }
+    }
+
+    #[inline(always)]
     fn take(&self, name: u64, number: u64, bytes: usize) -> Taken {
-        use crate::heap::Heap;
+        use crate::heap::Shared;
         let Some(block) = self.0.address(name) else { return Taken::Refused };
         // SAFETY: the producer allocated it with this size, and gave it to this process alone.
         let intact = unsafe { is_intact_at(block.0, bytes, number) };
@@ -304,6 +336,11 @@ impl Carrier for Slots {
     }
 
     #[inline(always)]
+    fn expect(&self, name: u64) {
+        prefetch(self.address(name));
+    }
+
+    #[inline(always)]
     fn take(&self, name: u64, number: u64, bytes: usize) -> Taken {
         // SAFETY: the slot is not written again before the consumer is done with it.
         Taken::intact(unsafe { is_intact_at(self.address(name), bytes, number) })
@@ -328,6 +365,13 @@ pub struct Rlsf {
 }
 
 impl Rlsf {
+    /// Returns where the block lies that is `name` bytes from the start.
+    #[inline(always)]
+    fn address(&self, name: u64) -> NonNull<u8> {
+        // SAFETY: only `give` makes names, of blocks inside the mapping.
+        unsafe { self.start.add(name as usize) }
+    }
+
     /// Does `work` under the mutex.
     #[inline(always)]
     fn locked<T>(&self, work: impl FnOnce(&mut Pool) -> T) -> T {
@@ -378,9 +422,13 @@ impl Carrier for Rlsf {
     }
 
     #[inline(always)]
+    fn expect(&self, name: u64) {
+        prefetch_with_header(self.address(name));
+    }
+
+    #[inline(always)]
     fn take(&self, name: u64, number: u64, bytes: usize) -> Taken {
-        // SAFETY: only `give` makes names, of blocks inside the mapping.
-        let block = unsafe { self.start.add(name as usize) };
+        let block = self.address(name);
         // SAFETY: the producer allocated it with this size, and gave it to this process alone.
         let intact = unsafe { is_intact_at(block, bytes, number) };
         // SAFETY: as above, with this alignment.

@@ -16,7 +16,7 @@ mod linked {
 
     use anyhow::{Context, Result};
 
-    use crate::heap::{Address, Heap, Setup};
+    use crate::heap::{Address, Setup, Shared};
     use uuid::Uuid;
 
     // Implemented by shim/boost.cpp.
@@ -88,7 +88,7 @@ mod linked {
         }
     }
 
-    impl Heap for Boost {
+    impl Shared for Boost {
         type Block<'h> = Address;
 
         const FIXED: bool = true;

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::heap::{Address, Heap, Setup};
+use crate::heap::{Address, Setup, Shared};
 
 /// Blocks in the pool: more than 16 threads and their caches can hold.
 const BLOCKS: u32 = (1 << 16) - 1;
@@ -30,7 +30,7 @@ pub struct Dpdk {
 // SAFETY: an rte_mempool may be used by any registered threads at once.
 unsafe impl Sync for Dpdk {}
 
-impl Heap for Dpdk {
+impl Shared for Dpdk {
     type Block<'h> = Address;
 
     const FIXED: bool = true;
@@ -44,7 +44,7 @@ impl Heap for Dpdk {
         Ok(Self { pool, block_bytes })
     }
 
-    fn enter(&self) -> Result<()> {
+    fn register(&self) -> Result<()> {
         // Without it the thread would have no cache.
         ensure!(am_dpdk_register() == 0, "DPDK does not register the thread");
         Ok(())

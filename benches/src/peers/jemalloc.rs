@@ -5,12 +5,12 @@ use std::ptr::NonNull;
 use anyhow::Result;
 use tikv_jemalloc_sys::{free, malloc};
 
-use crate::heap::{Address, Heap, Setup};
+use crate::heap::{Address, Setup, Shared};
 
 /// The process-wide jemalloc.
 pub struct Jemalloc;
 
-impl Heap for Jemalloc {
+impl Shared for Jemalloc {
     type Block<'h> = Address;
 
     const FIXED: bool = false;

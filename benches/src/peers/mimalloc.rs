@@ -5,12 +5,12 @@ use std::ptr::NonNull;
 use anyhow::Result;
 use libmimalloc_sys::{mi_free, mi_malloc};
 
-use crate::heap::{Address, Heap, Setup};
+use crate::heap::{Address, Setup, Shared};
 
 /// The process-wide mimalloc.
 pub struct Mimalloc;
 
-impl Heap for Mimalloc {
+impl Shared for Mimalloc {
     type Block<'h> = Address;
 
     const FIXED: bool = false;

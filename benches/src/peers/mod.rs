@@ -16,6 +16,7 @@ mod dpdk;
 mod jemalloc;
 mod mimalloc;
 mod ours;
+mod pool;
 mod published;
 mod rlsf;
 mod slots;
@@ -32,10 +33,20 @@ pub enum Peer {
     Ours,
     /// AtomicMatrix through raw offsets: `Matrix::allocate_offset` and `Matrix::ack`
     OursOffset,
+    /// AtomicMatrix through raw offsets that one thread at a time knows: `Matrix::ack_unshared`
+    OursUnshared,
+    /// AtomicMatrix through a `ThreadCache` that each thread holds
+    OursCache,
+    /// A `Pool` of AtomicMatrix: blocks of one size
+    OursPool,
+    /// The same through a `PoolCache` that each thread holds
+    OursPoolCache,
     /// Boost.Interprocess managed_shared_memory
     Boost,
     /// rlsf's TLSF behind std's Mutex
     Rlsf,
+    /// The same with as many lists as rlsf can have: least waste, where space is measured
+    RlsfFine,
     /// talc behind parking_lot's mutex
     Talc,
     /// mimalloc
@@ -55,10 +66,14 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Every peer, in the order of the report.
-    pub const ALL: [Peer; 12] = [
+    /// Every peer that is compared in general, in the order of the report.
+    pub const ALL: [Peer; 16] = [
         Peer::Ours,
         Peer::OursOffset,
+        Peer::OursUnshared,
+        Peer::OursCache,
+        Peer::OursPool,
+        Peer::OursPoolCache,
         Peer::Boost,
         Peer::Rlsf,
         Peer::Talc,
@@ -76,8 +91,13 @@ impl Peer {
         match self {
             Peer::Ours => "AtomicMatrix, guards".into(),
             Peer::OursOffset => "AtomicMatrix, raw offsets".into(),
+            Peer::OursUnshared => "AtomicMatrix, raw offsets, unshared".into(),
+            Peer::OursCache => "AtomicMatrix, ThreadCache".into(),
+            Peer::OursPool => "AtomicMatrix, Pool".into(),
+            Peer::OursPoolCache => "AtomicMatrix, PoolCache".into(),
             Peer::Boost => format!("Boost.Interprocess {}", boost::version()),
             Peer::Rlsf => "rlsf in a mutex".into(),
+            Peer::RlsfFine => "rlsf in a mutex, finest".into(),
             Peer::Talc => "talc in a lock".into(),
             Peer::Mimalloc => "mimalloc".into(),
             Peer::Jemalloc => "jemalloc".into(),
@@ -91,7 +111,15 @@ impl Peer {
 
     /// Tells whether the figures of this peer decide the verdict.
     pub fn is_ours(self) -> bool {
-        matches!(self, Peer::Ours | Peer::OursOffset)
+        matches!(
+            self,
+            Peer::Ours
+                | Peer::OursOffset
+                | Peer::OursUnshared
+                | Peer::OursCache
+                | Peer::OursPool
+                | Peer::OursPoolCache
+        )
     }
 
     /// Returns why this build cannot run the peer, if it cannot.
@@ -107,7 +135,8 @@ impl Peer {
 
     /// Returns why the peer cannot take part where sizes differ, if it cannot.
     pub fn excluded_from_sizes(self) -> Option<&'static str> {
-        (self == Peer::Dpdk).then_some("blocks of one size only")
+        matches!(self, Peer::Dpdk | Peer::OursPool | Peer::OursPoolCache)
+            .then_some("blocks of one size only")
     }
 
     /// Runs `job` on a heap of this peer, in this process.
@@ -117,10 +146,15 @@ impl Peer {
     pub fn serve(self, job: &impl Job, id: Uuid) -> Result<Reading> {
         match self {
             Peer::Ours => job.on::<ours::Guards>(id),
-            Peer::OursOffset => job.on::<ours::Offsets>(id),
+            Peer::OursOffset => job.on::<ours::Offsets<false>>(id),
+            Peer::OursUnshared => job.on::<ours::Offsets<true>>(id),
+            Peer::OursCache => job.on::<ours::Caches>(id),
+            Peer::OursPool => job.on::<pool::Pooled>(id),
+            Peer::OursPoolCache => job.on::<pool::Magazines>(id),
             #[cfg(have_boost)]
             Peer::Boost => job.on::<boost::Boost>(id),
-            Peer::Rlsf => job.on::<rlsf::Rlsf>(id),
+            Peer::Rlsf => job.on::<rlsf::Usual>(id),
+            Peer::RlsfFine => job.on::<rlsf::Finest>(id),
             Peer::Talc => job.on::<talc::Talc>(id),
             Peer::Mimalloc => job.on::<mimalloc::Mimalloc>(id),
             #[cfg(feature = "jemalloc")]

@@ -1,20 +1,24 @@
-//! AtomicMatrix itself, through guards and through raw offsets.
+//! AtomicMatrix itself: through guards, through raw offsets, and through caches that threads hold.
 
 use std::ptr::NonNull;
 
 use anyhow::{Context, Result};
-use atomic_matrix::{Block, Matrix, Offset, SectorStats, Spill};
+use atomic_matrix::{Block, Matrix, Offset, SectorStats, Spill, ThreadCache};
 
-use crate::heap::{Account, Heap, Sectors, Setup};
+use crate::heap::{Access, Account, Heap, Sectors, Setup, Shared};
 
 /// Broken invariants that a report names; of more, only the number.
 const VIOLATIONS_SHOWN: usize = 3;
 
 /// A matrix and its file, which goes with it.
-struct Segment(Matrix);
+pub struct Segment(pub Matrix);
 
 impl Segment {
-    fn create(setup: &Setup) -> Result<Self> {
+    /// Creates it as `setup` says.
+    ///
+    /// # Errors
+    /// The matrix's own refusal.
+    pub fn create(setup: &Setup) -> Result<Self> {
         let (split, spill) = match setup.sectors {
             Sectors::Usual => ((40, 30), Spill::Off),
             Sectors::Spilling => ((40, 30), Spill::Any),
@@ -27,6 +31,7 @@ impl Segment {
             .size(bytes as u64)
             .split(split.0, split.1)
             .spill(spill)
+            .thread_caches(setup.thread_caches)
             .create(&setup.id.to_string())
             .with_context(|| format!("cannot create a matrix of {bytes} bytes"))?;
         Ok(Self(matrix))
@@ -40,34 +45,41 @@ impl Segment {
         }
     }
 
-    /// Lists broken invariants, and blocks that are still in use although all were freed.
-    fn audit(&self) -> Vec<String> {
+    /// Lists broken invariants, and says so when other than `live` blocks are in use.
+    pub fn audit(&self, live: u64) -> Vec<String> {
         let violations = self.0.check();
         let mut faults: Vec<String> =
             violations.iter().take(VIOLATIONS_SHOWN).map(ToString::to_string).collect();
         if violations.len() > VIOLATIONS_SHOWN {
             faults.push(format!("{} violations in all", violations.len()));
         }
-        let lost: u64 = self.0.stats().sectors.iter().map(SectorStats::live_blocks).sum();
-        if lost != 0 {
-            faults.push(format!("{lost} blocks are still allocated although all were freed"));
+        let seen: u64 = self.0.stats().sectors.iter().map(SectorStats::live_blocks).sum();
+        if seen != live {
+            faults.push(format!("{seen} blocks are allocated and not {live}: all were freed"));
         }
         faults
     }
 }
 
-impl Drop for Segment {
-    fn drop(&mut self) {
+impl Segment {
+    /// Removes the file; the mapping stays as long as the matrix.
+    pub fn remove(&self) {
         if let Err(error) = self.0.destroy() {
             eprintln!("cannot remove the matrix: {error}");
         }
     }
 }
 
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
 /// A matrix through `Matrix::allocate`, whose guards free their blocks.
 pub struct Guards(Segment);
 
-impl Heap for Guards {
+impl Shared for Guards {
     type Block<'h> = Block<'h>;
 
     const FIXED: bool = true;
@@ -97,14 +109,14 @@ impl Heap for Guards {
     }
 
     fn audit(&self) -> Vec<String> {
-        self.0.audit()
+        self.0.audit(0)
     }
 }
 
-/// A matrix through `Matrix::allocate_offset` and `Matrix::ack`.
-pub struct Offsets(Segment);
+/// A matrix through `Matrix::allocate_offset` and `Matrix::ack`, or `Matrix::ack_unshared`.
+pub struct Offsets<const UNSHARED: bool>(Segment);
 
-impl Heap for Offsets {
+impl<const UNSHARED: bool> Shared for Offsets<UNSHARED> {
     type Block<'h> = Offset;
 
     const FIXED: bool = true;
@@ -128,7 +140,13 @@ impl Heap for Offsets {
 
     #[inline(always)]
     unsafe fn free<'h>(&'h self, block: Self::Block<'h>, _bytes: usize) -> bool {
-        self.0.0.ack(block).is_ok()
+        let matrix = &self.0.0;
+        if UNSHARED {
+            // SAFETY: the caller frees a live block, once; whoever had it before passed it on.
+            unsafe { matrix.ack_unshared(block) }.is_ok()
+        } else {
+            matrix.ack(block).is_ok()
+        }
     }
 
     fn own_account(&self) -> Option<Account> {
@@ -136,6 +154,52 @@ impl Heap for Offsets {
     }
 
     fn audit(&self) -> Vec<String> {
-        self.0.audit()
+        self.0.audit(0)
+    }
+}
+
+/// A matrix through a `ThreadCache` that every thread holds.
+pub struct Caches(Segment);
+
+impl Heap for Caches {
+    type Access<'h> = ThreadCache<'h>;
+
+    const FIXED: bool = true;
+
+    fn create(setup: &Setup) -> Result<Self> {
+        Segment::create(setup).map(Self)
+    }
+
+    fn enter(&self) -> Result<ThreadCache<'_>> {
+        self.0.0.thread_cache().context("no cache for this thread")
+    }
+
+    fn own_account(&self) -> Option<Account> {
+        Some(self.0.account())
+    }
+
+    fn audit(&self) -> Vec<String> {
+        self.0.audit(0)
+    }
+}
+
+impl<'h> Access for ThreadCache<'h> {
+    type Block = Block<'h>;
+
+    #[inline(always)]
+    fn alloc(&self, bytes: usize) -> Option<Self::Block> {
+        self.allocate(bytes).ok()
+    }
+
+    #[inline(always)]
+    fn payload(&self, block: &mut Self::Block) -> NonNull<u8> {
+        NonNull::from(&mut **block).cast()
+    }
+
+    #[inline(always)]
+    unsafe fn free(&self, block: Self::Block, _bytes: usize) -> bool {
+        // It cannot be refused; what is lost all the same, the audit finds.
+        ThreadCache::free(self, block);
+        true
     }
 }

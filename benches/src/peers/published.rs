@@ -8,14 +8,14 @@ use published::core::handlers::{HandlerFunctions, MatrixHandler};
 use published::core::matrix::helpers::HEADER_SPACE;
 use published::core::matrix::{AtomicMatrix, BlockHeader, RelativePtr};
 
-use crate::heap::{Heap, Setup};
+use crate::heap::{Setup, Shared};
 
 /// One published matrix.
 pub struct Published {
     handler: MatrixHandler,
 }
 
-impl Heap for Published {
+impl Shared for Published {
     /// The payload's offset from the base, in bytes.
     type Block<'h> = u32;
 

@@ -5,31 +5,37 @@ use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
+use rlsf::int::BinInteger;
 
 use super::arena::Arena;
-use crate::heap::{Address, Heap, Setup};
+use crate::heap::{Address, Setup, Shared};
 
 /// The alignment asked for: that of malloc.
 const ALIGN: usize = 16;
 
-/// 28 first-level lists reach from 32 B to 8 GiB; 32 subdivisions each.
-type Tlsf = rlsf::Tlsf<'static, u32, u32, 28, 32>;
+/// First-level lists: they reach from 32 B to 8 GiB.
+const POWERS: usize = 28;
 
-/// A TLSF pool and its lock.
-pub struct Rlsf {
+/// A TLSF pool and its lock; `S` subdivisions of every power of two, one bit of `B` for each.
+pub struct Rlsf<B, const S: usize> {
     // Declared before the arena: dropped before it is unmapped.
-    tlsf: Mutex<Tlsf>,
+    tlsf: Mutex<rlsf::Tlsf<'static, u32, B, POWERS, S>>,
     _arena: Arena,
 }
 
-impl Heap for Rlsf {
+/// With 32 of them.
+pub type Usual = Rlsf<u32, 32>;
+/// With as many as there can be.
+pub type Finest = Rlsf<u64, 64>;
+
+impl<B: BinInteger, const S: usize> Shared for Rlsf<B, S> {
     type Block<'h> = Address;
 
     const FIXED: bool = true;
 
     fn create(setup: &Setup) -> Result<Self> {
         let arena = Arena::map(setup.segment_bytes)?;
-        let mut tlsf = Tlsf::new();
+        let mut tlsf = rlsf::Tlsf::new();
         // SAFETY: the region belongs to this pool alone and is unmapped after it is dropped.
         unsafe { tlsf.insert_free_block_ptr(arena.region()) }.context("rlsf refuses the arena")?;
         Ok(Self { tlsf: Mutex::new(tlsf), _arena: arena })

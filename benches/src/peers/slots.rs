@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Result, ensure};
 
 use super::arena::Arena;
-use crate::heap::{Address, Heap, Setup};
+use crate::heap::{Address, Setup, Shared};
 
 /// Slots are multiples of the cache line.
 const LINE_BYTES: usize = 64;
@@ -39,7 +39,7 @@ impl Slots {
     }
 }
 
-impl Heap for Slots {
+impl Shared for Slots {
     type Block<'h> = Address;
 
     const FIXED: bool = true;

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use anyhow::Result;
 use snmalloc_sys::{sn_rust_alloc, sn_rust_dealloc};
 
-use crate::heap::{Address, Heap, Setup};
+use crate::heap::{Address, Setup, Shared};
 
 /// The alignment asked for: that of malloc.
 const ALIGN: usize = 16;
@@ -13,7 +13,7 @@ const ALIGN: usize = 16;
 /// The process-wide snmalloc.
 pub struct Snmalloc;
 
-impl Heap for Snmalloc {
+impl Shared for Snmalloc {
     type Block<'h> = Address;
 
     const FIXED: bool = false;

@@ -4,12 +4,12 @@ use std::ptr::NonNull;
 
 use anyhow::Result;
 
-use crate::heap::{Address, Heap, Setup};
+use crate::heap::{Address, Setup, Shared};
 
 /// The process-wide malloc.
 pub struct System;
 
-impl Heap for System {
+impl Shared for System {
     type Block<'h> = Address;
 
     const FIXED: bool = false;

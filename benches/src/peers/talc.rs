@@ -9,7 +9,7 @@ use talc::TalcLock;
 use talc::source::Manual;
 
 use super::arena::Arena;
-use crate::heap::{Address, Heap, Setup};
+use crate::heap::{Address, Setup, Shared};
 
 /// The alignment asked for: that of malloc.
 const ALIGN: usize = 16;
@@ -21,7 +21,7 @@ pub struct Talc {
     _arena: Arena,
 }
 
-impl Heap for Talc {
+impl Shared for Talc {
     type Block<'h> = Address;
 
     const FIXED: bool = true;

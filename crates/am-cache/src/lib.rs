@@ -1,4 +1,5 @@
 //! A thread cache in front of one sector: blocks that one thread freed, kept for its next requests.
+//! Beside it, the [`Depot`] of a pool: blocks of one kind that its threads exchange without a lock.
 //!
 //! * A **magazine** holds parked blocks of one exact length, newest last. Taking a block from it, and
 //!   putting one there, are a load and a store on the block's head word: no locked instruction, no
@@ -54,6 +55,10 @@
 extern crate alloc;
 
 mod cache;
+#[cfg(any(loom, target_has_atomic = "64"))]
+mod depot;
 mod magazine;
 
 pub use cache::{Cache, SHARE};
+#[cfg(any(loom, target_has_atomic = "64"))]
+pub use depot::{CHAIN, Depot};

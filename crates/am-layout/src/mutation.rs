@@ -44,6 +44,11 @@ pub enum Mutation {
     UnparkWithoutRelease,
     RecoverForgetsCached,
     UnsharedMarksLate,
+    DepotForgetsTag,
+    DepotWithoutRelease,
+    DepotWithoutAcquire,
+    UnsharedWithoutRelease,
+    RecoverAsksLate,
 }
 
 impl Mutation {
@@ -84,7 +89,7 @@ impl Mutation {
     ];
 
     /// Defects of the thread caches.
-    pub const CACHE: [Mutation; 7] = [
+    pub const CACHE: [Mutation; 9] = [
         Mutation::CutForgetsFirst,
         Mutation::FlushForgetsIntent,
         Mutation::FlushForgetsHeads,
@@ -92,11 +97,18 @@ impl Mutation {
         Mutation::UnparkWithoutRelease,
         Mutation::RecoverForgetsCached,
         Mutation::UnsharedMarksLate,
+        Mutation::UnsharedWithoutRelease,
+        Mutation::RecoverAsksLate,
     ];
+
+    /// Defects of a pool's depot.
+    pub const DEPOT: [Mutation; 3] =
+        [Mutation::DepotForgetsTag, Mutation::DepotWithoutRelease, Mutation::DepotWithoutAcquire];
 
     /// Every defect.
     pub fn all() -> impl Iterator<Item = &'static Mutation> {
-        Self::DIRECT.iter().chain(&Self::RECOVERY).chain(&Self::CACHE)
+        let algorithm = Self::DIRECT.iter().chain(&Self::RECOVERY);
+        algorithm.chain(&Self::CACHE).chain(&Self::DEPOT)
     }
 }
 

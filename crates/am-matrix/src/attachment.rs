@@ -95,7 +95,8 @@ impl Attachment {
         self.alive.load(Relaxed)
     }
 
-    /// The word that holds the id, alive as long as the attachment.
+    /// The word that holds [`id`](Self::id), alive as long as the attachment.
+    #[inline]
     pub(crate) fn alive(&self) -> &'static AtomicU32 {
         self.alive
     }

@@ -104,7 +104,7 @@ pub enum Error {
         /// Payload bytes asked for.
         requested_bytes: u64,
     },
-    /// Every block of the pool is in use, or kept by other threads for their next use.
+    /// Every block of the pool is in use, or at hand with other threads that used it.
     #[error("the pool of {capacity} blocks is empty")]
     PoolEmpty {
         /// Blocks that the pool was made with.

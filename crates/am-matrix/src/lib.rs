@@ -13,7 +13,7 @@
 //! * [`Matrix::stats`], [`Matrix::check`] and [`Matrix::heap_map`] look at it from outside.
 //!
 //! The algorithm is in `am-tlsf` (search and carve) and `am-ripple` (ack, merge, heal); this crate
-//! adds what touches addresses. Its `unsafe` is in [`Arena`] and in the guards' slices.
+//! adds what touches addresses. Its `unsafe` is in [`Arena`], in the guards, and where a thread finds what is its own.
 //!
 //! ```
 //! use am_matrix::{Arena, Matrix, plan};
@@ -41,6 +41,7 @@ mod block;
 mod error;
 mod lanes;
 mod liveness;
+mod magazine;
 mod matrix;
 mod part;
 mod plan;

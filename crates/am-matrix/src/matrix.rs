@@ -266,7 +266,9 @@ impl Matrix {
     /// # Safety
     /// From the beginning of this call to its end nobody else, in any process, passes this offset to
     /// a function that acks or takes it: `ack`, `ack_unshared`, `from_offset`, `from_offset_unshared` or
-    /// `value_from_offset`.
+    /// `value_from_offset`. And what others did to the block before happens before this call: the offset
+    /// came by a channel, say, or from a release store to an acquire load. By an unordered store it must
+    /// not come, though to `ack` and `from_offset` it may.
     #[inline]
     pub unsafe fn ack_unshared(&self, offset: Offset) -> Result<(), Error> {
         let quick = |cache: &mut Cache, part: &Part<'_>, _: &Lane<'_>, granule| {
@@ -283,6 +285,7 @@ impl Matrix {
     /// # Errors
     /// [`Error::NotAPayload`] or [`Error::NotAllocated`].
     #[inline]
+    #[expect(clippy::redundant_closure, reason = "the function alone is of one lifetime only")]
     pub fn from_offset(&self, offset: Offset) -> Result<Block<'_>, Error> {
         self.take_by(offset, |sector, lane, granule| am_ripple::take(sector, lane, granule))
     }

@@ -3,37 +3,35 @@
 //! The blocks of a pool are held by this participant all the time, in use or not. So getting and
 //! putting one touches nothing in the segment; a death gives all of them back.
 //!
-//! Unused blocks lie in *magazines* of 64. A thread has two, and exchanges full and empty ones with a
-//! depot without a lock (the scheme of Bonwick and Adams, "Magazines and Vmem", 2001): at most one exchange
-//! per 64 blocks, whatever the order of gets and puts.
+//! Unused blocks lie in [magazines](crate::magazine), one for each thread, and in a [`Depot`] that the
+//! threads exchange them by. All of that is this process's memory. What a forked child inherits of it is a
+//! copy: it may put its copies of blocks there, and nobody will ever see them.
 
+use crate::arena::Arena;
 use crate::block::{Block, Place};
 use crate::error::Error;
+use crate::magazine::{Magazine, Magazines, Slot};
 use crate::matrix::Matrix;
+use am_cache::{CHAIN, Depot};
 use am_layout::{OFFSET_UNIT_BYTES, Offset};
 use bytemuck::Pod;
-use crossbeam_queue::ArrayQueue;
 use std::alloc::Layout;
-use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::mem::{ManuallyDrop, swap, take};
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use thread_local::ThreadLocal;
-
-/// Blocks in a magazine.
-const MAGAZINE: usize = 64;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// Blocks of one plain-old-data type, carved when the pool is made.
 ///
 /// [`get`](Self::get) and the drop of what it returns cost a few loads and stores and never search. A
-/// block that is given away by [`PoolBlock::into_offset`] leaves the pool. When the pool is dropped, its
-/// blocks go back to the matrix.
+/// block that is given away by [`PoolBlock::into_offset`] leaves the pool. When the pool is dropped, all
+/// its other blocks go back to the matrix, forgotten ones too.
 ///
-/// Up to 128 unused blocks stay with each thread that used the pool, also when it has ended, and with each
-/// [`PoolCache`]: make a pool larger by that, or a thread may find it empty while another has some. Do
-/// not keep a [`PoolBlock`] in thread-local storage: its drop looks for the thread's own, and ends the
-/// process if that is gone already.
+/// Up to 128 unused blocks stay at hand with each living thread that used the pool, and with each
+/// [`PoolCache`]: make a pool larger by that, or a thread may find it empty while another has some. They
+/// go back when the thread ends, or the cache is dropped. Blocks and caches may be kept in thread-local
+/// storage.
 ///
 /// ```
 /// # use am_matrix::{Arena, Matrix, plan};
@@ -46,21 +44,16 @@ const MAGAZINE: usize = 64;
 /// # Ok::<(), am_matrix::Error>(())
 /// ```
 pub struct Pool<'m, T: Pod> {
+    magazines: Magazines,
+    /// The attachment's word: 0 in a forked child, whose blocks are its parent's.
+    alive: &'m AtomicU32,
+    arena: &'m Arena,
     matrix: &'m Matrix,
-    /// Full magazines.
-    full: ArrayQueue<Vec<Place>>,
-    /// Empty ones, to be used again.
-    empty: ArrayQueue<Vec<Place>>,
-    threads: ThreadLocal<RefCell<Pair>>,
-    capacity: usize,
+    /// Where each block lies, by its number.
+    places: Box<[Place]>,
+    /// Which blocks have left the pool for good, by number.
+    gone: Box<[AtomicBool]>,
     _values: PhantomData<fn() -> T>,
-}
-
-/// The two magazines of a thread.
-#[derive(Debug, Default)]
-struct Pair {
-    loaded: Vec<Place>,
-    spare: Vec<Place>,
 }
 
 impl Matrix {
@@ -75,41 +68,45 @@ impl Matrix {
         } else {
             (0..capacity).map(|_| self.allocate_aligned(layout)).collect::<Result<_, _>>()?
         };
-        let magazines = capacity.div_ceil(MAGAZINE).max(1);
-        let pool = Pool {
-            matrix: self,
-            full: ArrayQueue::new(magazines),
-            empty: ArrayQueue::new(magazines),
-            threads: ThreadLocal::new(),
-            capacity,
-            _values: PhantomData,
+        let zeroed = |mut block: Block<'_>| {
+            block.fill(0);
+            block.into_place()
         };
-        let mut blocks = blocks.into_iter();
-        for _ in 0..magazines {
-            let zeroed = |mut block: Block<'_>| {
-                block.fill(0);
-                block.into_place()
-            };
-            let mut magazine = Vec::with_capacity(MAGAZINE);
-            magazine.extend(blocks.by_ref().take(MAGAZINE).map(zeroed));
-            pool.store_full(magazine);
-        }
-        Ok(pool)
+        let places: Box<[Place]> = blocks.into_iter().map(zeroed).collect();
+        let count = u32::try_from(places.len()).expect("a segment has fewer blocks than that");
+        let depot = Depot::new(count);
+        let numbers: Vec<u32> = (0..count).collect();
+        // The last chain first, so that the first block is the first to come out.
+        numbers.chunks(CHAIN).rev().for_each(|chain| depot.push(chain));
+        Ok(Pool {
+            magazines: Magazines::new(depot),
+            alive: self.attachment().alive(),
+            arena: self.arena(),
+            matrix: self,
+            places,
+            gone: numbers.iter().map(|_| AtomicBool::new(false)).collect(),
+            _values: PhantomData,
+        })
     }
 }
 
 impl<'m, T: Pod> Pool<'m, T> {
     /// Takes a block out of the pool; it holds what it held last, zeroes at first.
     ///
-    /// No lock and no system call; now and then an exchange with the depot, which may spin for as long as
-    /// another thread of this process is stopped in the midst of its own.
+    /// Lock-free, no system call: a few loads and stores, and after 64 calls or more an exchange with the
+    /// depot, which takes a step for each of up to 64 blocks. A thread's first call takes memory from the
+    /// heap. While a thread is being torn down, each of its calls goes to the depot.
     ///
     /// # Errors
-    /// [`Error::PoolEmpty`] when every block is in use or with other threads, [`Error::Forked`] in a child
-    /// that inherited the pool.
+    /// [`Error::PoolEmpty`] when every block is in use or at hand with other threads, [`Error::Forked`] in a
+    /// child that inherited the pool.
     #[inline]
     pub fn get(&self) -> Result<PoolBlock<'_, 'm, T>, Error> {
-        self.get_by(&mut self.pair().borrow_mut())
+        let slot = match self.magazines.own() {
+            Some(magazine) => self.take_from(magazine),
+            None => self.take_slow(),
+        };
+        self.block(slot)
     }
 
     /// Takes `count` blocks, or none.
@@ -117,144 +114,145 @@ impl<'m, T: Pod> Pool<'m, T> {
     /// # Errors
     /// As [`get`](Self::get); nothing is taken then.
     pub fn get_many(&self, count: usize) -> Result<Vec<PoolBlock<'_, 'm, T>>, Error> {
-        let mut pair = self.pair().borrow_mut();
-        let mut blocks = Vec::with_capacity(count.min(self.capacity));
+        let mut blocks = Vec::with_capacity(count.min(self.capacity()));
         for _ in 0..count {
-            match self.get_by(&mut pair) {
-                Ok(block) => blocks.push(block),
-                Err(error) => {
-                    blocks.into_iter().for_each(|block| self.put_by(&mut pair, block));
-                    return Err(error);
-                }
-            }
+            // What was taken is dropped when the next one is not there.
+            blocks.push(self.get()?);
         }
         Ok(blocks)
     }
 
     /// Puts blocks back, as their drops would one by one.
     pub fn put_many<'p>(&'p self, blocks: impl IntoIterator<Item = PoolBlock<'p, 'm, T>>) {
-        // All of them first: the iterator is the caller's code, and may use the pool.
-        let blocks: Vec<_> = blocks.into_iter().collect();
-        let mut pair = self.pair().borrow_mut();
-        blocks.into_iter().for_each(|block| self.put_by(&mut pair, block));
+        blocks.into_iter().for_each(drop);
     }
 
     /// Makes a cache to hold, which saves finding the thread's own.
     #[must_use]
     pub fn cache(&self) -> PoolCache<'_, 'm, T> {
-        PoolCache { pool: self, pair: RefCell::default() }
+        PoolCache { pool: self, magazine: Magazine::new() }
     }
 
     /// Returns how many blocks the pool was made with.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.places.len()
     }
 
     #[inline]
-    fn pair(&self) -> &RefCell<Pair> {
-        self.threads.get_or_default()
+    fn is_ours(&self) -> bool {
+        // Relaxed: it changes by a fork only, which orders everything before it.
+        self.alive.load(Relaxed) != 0
     }
 
     #[inline]
-    fn get_by(&self, pair: &mut Pair) -> Result<PoolBlock<'_, 'm, T>, Error> {
-        // The blocks that a forked child inherits are its parent's.
-        if !self.matrix.attachment().is_ours() {
-            return Err(Error::Forked);
-        }
-        let place = match pair.loaded.pop() {
-            Some(place) => place,
-            None => self.exchange_empty(pair)?,
-        };
-        let payload = self.matrix.part_of(place).payload(place.granule()).cast();
-        Ok(PoolBlock { pool: self, place, payload })
+    fn take_from(&self, magazine: &Magazine) -> Option<Slot> {
+        let slot = if self.is_ours() { magazine.pop() } else { None };
+        slot.or_else(|| self.take_refilled(magazine))
     }
 
-    #[inline]
-    fn put_by(&self, pair: &mut Pair, block: PoolBlock<'_, 'm, T>) {
-        let block = ManuallyDrop::new(block);
-        if !std::ptr::eq(block.pool, self) {
-            return drop(ManuallyDrop::into_inner(block));
-        }
-        self.put_place(pair, block.place);
-    }
-
-    #[inline]
-    fn put_place(&self, pair: &mut Pair, place: Place) {
-        if pair.loaded.len() >= MAGAZINE || pair.loaded.capacity() < MAGAZINE {
-            self.exchange_full(pair);
-        }
-        pair.loaded.push(place);
-    }
-
-    /// The loaded magazine is empty: loads the spare, or a full one, and takes a block of it.
     #[cold]
-    fn exchange_empty(&self, pair: &mut Pair) -> Result<Place, Error> {
-        if pair.spare.is_empty()
-            && let Some(full) = self.full.pop()
-        {
-            // Of no use while it is empty, and another may need it.
-            let _ = self.empty.push(std::mem::replace(&mut pair.spare, full));
+    #[inline(never)]
+    fn take_refilled(&self, magazine: &Magazine) -> Option<Slot> {
+        if !self.is_ours() {
+            return None;
         }
-        swap(&mut pair.loaded, &mut pair.spare);
-        pair.loaded.pop().ok_or(Error::PoolEmpty { capacity: self.capacity as u64 })
+        magazine.refill(self.magazines.depot(), |number| self.slot(number));
+        magazine.pop()
     }
 
-    /// The loaded magazine is full: loads the spare if that is empty, or an empty one.
+    /// This thread's magazine was not used lately, or there is none.
     #[cold]
-    fn exchange_full(&self, pair: &mut Pair) {
-        if pair.loaded.len() >= MAGAZINE {
-            swap(&mut pair.loaded, &mut pair.spare);
+    #[inline(never)]
+    fn take_slow(&self) -> Option<Slot> {
+        if !self.is_ours() {
+            return None;
         }
-        if pair.loaded.len() >= MAGAZINE {
-            self.store_full(take(&mut pair.loaded));
+        if let Some(magazine) = self.magazines.mine() {
+            return self.take_from(magazine);
         }
-        if pair.loaded.capacity() < MAGAZINE {
-            pair.loaded = self.empty.pop().unwrap_or_else(|| Vec::with_capacity(MAGAZINE));
-            pair.loaded.reserve(MAGAZINE - pair.loaded.len());
+        let (depot, mut chain) = (self.magazines.depot(), [0; CHAIN]);
+        let (&first, others) = depot.pop(&mut chain).split_first()?;
+        depot.push(others);
+        Some(self.slot(first))
+    }
+
+    #[inline]
+    fn put(&self, slot: Slot) {
+        match self.magazines.own() {
+            Some(magazine) => self.put_into(magazine, slot),
+            None => self.put_slow(slot),
         }
     }
 
-    /// All but one are full, so there is room for as many as the pool's blocks fill.
-    fn store_full(&self, magazine: Vec<Place>) {
-        if !magazine.is_empty() {
-            let stored = self.full.push(magazine);
-            assert!(stored.is_ok(), "more full magazines than the pool has blocks for");
+    #[inline]
+    fn put_into(&self, magazine: &Magazine, slot: Slot) {
+        if !magazine.push(slot) {
+            self.put_relieved(magazine, slot);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_relieved(&self, magazine: &Magazine, slot: Slot) {
+        magazine.relieve(self.magazines.depot());
+        magazine.push(slot);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_slow(&self, slot: Slot) {
+        match self.magazines.mine() {
+            Some(magazine) => self.put_into(magazine, slot),
+            None => self.magazines.depot().push(&[slot.number()]),
+        }
+    }
+
+    /// The guard of a block that was taken, or why there is none.
+    #[inline]
+    fn block(&self, slot: Option<Slot>) -> Result<PoolBlock<'_, 'm, T>, Error> {
+        let slot = slot.ok_or_else(|| self.refusal())?;
+        Ok(PoolBlock { pool: self, slot, payload: self.arena.payload(slot.payload()).cast() })
+    }
+
+    #[cold]
+    fn refusal(&self) -> Error {
+        if !self.is_ours() {
+            return Error::Forked;
+        }
+        Error::PoolEmpty { capacity: self.capacity() as u64 }
+    }
+
+    fn slot(&self, number: u32) -> Slot {
+        Slot::new(number, self.matrix.offset_of(self.places[number as usize]))
     }
 }
 
 impl<T: Pod> Drop for Pool<'_, T> {
+    /// Nobody has a block of the pool any more, wherever the magazines are that know of it.
     fn drop(&mut self) {
-        if !self.matrix.attachment().is_ours() {
+        if !self.is_ours() {
             return;
         }
-        let mut places = Vec::with_capacity(self.capacity);
-        for pair in &mut self.threads {
-            let pair = pair.get_mut();
-            places.append(&mut pair.loaded);
-            places.append(&mut pair.spare);
-        }
-        while let Some(mut magazine) = self.full.pop() {
-            places.append(&mut magazine);
-        }
-        self.matrix.free_places(places);
+        let gone = self.gone.iter_mut().map(|gone| *gone.get_mut());
+        let left = self.places.iter().zip(gone).filter(|&(_, gone)| !gone);
+        self.matrix.free_places(left.map(|(&place, _)| place).collect());
     }
 }
 
 impl<T: Pod> std::fmt::Debug for Pool<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pool({} blocks of {} bytes)", self.capacity, size_of::<T>())
+        write!(f, "Pool({} blocks of {} bytes)", self.capacity(), size_of::<T>())
     }
 }
 
-/// Two magazines of a pool to hold: faster than the thread's own, which have to be found.
+/// A magazine of a pool to hold: faster than the thread's own, which has to be found.
 ///
 /// It can be sent to another thread, but not be used by two at once. What it keeps goes back to the
 /// pool when it is dropped.
 pub struct PoolCache<'p, 'm, T: Pod> {
     pool: &'p Pool<'m, T>,
-    pair: RefCell<Pair>,
+    magazine: Magazine,
 }
 
 impl<'p, 'm, T: Pod> PoolCache<'p, 'm, T> {
@@ -264,24 +262,23 @@ impl<'p, 'm, T: Pod> PoolCache<'p, 'm, T> {
     /// As [`Pool::get`].
     #[inline]
     pub fn get(&self) -> Result<PoolBlock<'p, 'm, T>, Error> {
-        self.pool.get_by(&mut self.pair.borrow_mut())
+        self.pool.block(self.pool.take_from(&self.magazine))
     }
 
-    /// Puts a block back into this cache, as its drop would into the calling thread's.
+    /// Puts a block back into this cache, as its drop would into the calling thread's magazine.
+    ///
+    /// A block of another pool goes where its drop sends it.
     #[inline]
     pub fn put(&self, block: PoolBlock<'p, 'm, T>) {
-        self.pool.put_by(&mut self.pair.borrow_mut(), block);
+        if std::ptr::eq(block.pool, self.pool) {
+            self.pool.put_into(&self.magazine, ManuallyDrop::new(block).slot);
+        }
     }
 }
 
 impl<T: Pod> Drop for PoolCache<'_, '_, T> {
     fn drop(&mut self) {
-        if !self.pool.matrix.attachment().is_ours() {
-            return;
-        }
-        let Pair { loaded, spare } = self.pair.take();
-        let mut pair = self.pool.pair().borrow_mut();
-        loaded.into_iter().chain(spare).for_each(|place| self.pool.put_place(&mut pair, place));
+        self.magazine.give_back(self.pool.magazines.depot());
     }
 }
 
@@ -294,7 +291,7 @@ impl<T: Pod> std::fmt::Debug for PoolCache<'_, '_, T> {
 /// A value in a block of a pool; dropping it puts the block back.
 pub struct PoolBlock<'p, 'm, T: Pod> {
     pool: &'p Pool<'m, T>,
-    place: Place,
+    slot: Slot,
     payload: NonNull<T>,
 }
 
@@ -307,7 +304,7 @@ impl<T: Pod> PoolBlock<'_, '_, T> {
     /// Returns where the value lies, the same in every mapping.
     #[must_use]
     pub fn offset(&self) -> Offset {
-        self.pool.matrix.offset_of(self.place)
+        self.slot.payload()
     }
 }
 
@@ -316,7 +313,10 @@ impl<'m, T: Pod> PoolBlock<'_, 'm, T> {
     #[must_use]
     pub fn into_block(self) -> Block<'m> {
         let block = ManuallyDrop::new(self);
-        block.pool.matrix.block(block.place, size_of::<T>())
+        let (pool, number) = (block.pool, block.slot.number() as usize);
+        // Relaxed: read by the pool's drop, before which all its borrowers were done.
+        pool.gone[number].store(true, Relaxed);
+        pool.matrix.block(pool.places[number], size_of::<T>())
     }
 
     /// Takes the block out of the pool and gives it away, as [`Block::into_offset`].
@@ -348,11 +348,7 @@ impl<T: Pod> DerefMut for PoolBlock<'_, '_, T> {
 impl<T: Pod> Drop for PoolBlock<'_, '_, T> {
     #[inline]
     fn drop(&mut self) {
-        // A child of fork drops its copy here; the block stays its parent's.
-        if !self.pool.matrix.attachment().is_ours() {
-            return;
-        }
-        self.pool.put_place(&mut self.pool.pair().borrow_mut(), self.place);
+        self.pool.put(self.slot);
     }
 }
 

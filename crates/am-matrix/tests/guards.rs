@@ -5,6 +5,7 @@ mod common;
 use am_matrix::{Block, Error, Matrix, Offset, Seen, State};
 use common::{assert_sound, assert_whole, direct, matrix, pattern};
 use std::alloc::Layout;
+use std::cell::RefCell;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -262,4 +263,23 @@ fn offset_of_any_value_is_refused_where_no_block_is() {
     }
     drop(block);
     assert_whole(&matrix);
+}
+
+thread_local! {
+    static KEPT: RefCell<Vec<Block<'static>>> = const { RefCell::new(Vec::new()) };
+}
+
+#[test]
+fn block_kept_in_thread_local_storage_goes_back_when_the_thread_ends() {
+    let matrix: &'static Matrix = Box::leak(Box::new(matrix(1 << 20, 40, 30)));
+    let keep = || KEPT.with(|kept| kept.borrow_mut().push(matrix.allocate(9).unwrap()));
+    // What was touched first is torn down last: after the thread's lanes, then before them.
+    std::thread::spawn(keep).join().unwrap();
+    assert_whole(matrix);
+    let keep_last = move || {
+        drop(matrix.allocate(9).unwrap());
+        keep();
+    };
+    std::thread::spawn(keep_last).join().unwrap();
+    assert_whole(matrix);
 }

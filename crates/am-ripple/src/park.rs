@@ -71,9 +71,11 @@ fn expect_len<H: Headers>(
 
 /// As [`park_allocated`], without a locked instruction.
 ///
-/// The caller promises that nobody else acks or takes this block at the same moment. A call that
-/// comes before or after another is told from it as ever; two at once may both succeed, and then
-/// one block is parked twice.
+/// The caller promises that nobody else acks or takes this block at the same moment: whatever others did
+/// to it *happens before* this call, and whatever they do happens after it. So the offset comes with an
+/// order, from a release store to an acquire load at least; otherwise the word that is read here may be
+/// that of an earlier turn (E3). A call that comes before or after another is told from it as ever; two at
+/// once may both succeed, and then one block has two owners.
 ///
 /// # Errors
 /// As [`park_allocated`].
@@ -103,18 +105,24 @@ pub fn take_unshared<H: Headers>(sector: &Sector<'_, H>, at: u32) -> Result<u32,
 /// Makes an allocated block, on which nobody else acts now, this participant's own.
 ///
 /// It is in nobody's hands before and in the caller's after, so there is no limbo and no intent to tell. Its
-/// owner stands in the header before the word says that it has one, and whoever finds it dead saw the
-/// word of its last hour (E9): a recoverer never finds the new word with the old owner.
+/// owner stands in the header before the word says that it has one, and a recoverer sees of the dead's
+/// words the last ones or newer: it never finds the new word with the old owner (E9).
 #[inline]
-fn own_unshared<H: Headers>(sector: &Sector<'_, H>, at: u32, word: u32) {
+fn own_unshared<H: Headers>(sector: &Sector<'_, H>, at: u32, new: u32) {
+    let word = sector.word(at);
     if mutation::is(Mutation::UnsharedMarksLate) {
-        sector.word(at).store(word);
+        word.store(new);
     }
+    // What the caller before left in the header came with the word that was expected.
     if !sector.headers.is_own(at) {
         sector.headers.mark_owner(at);
     }
-    // Release (E2): publishes the owner to whoever looks whose block it is.
-    sector.word(at).store(word);
+    if mutation::is(Mutation::UnsharedWithoutRelease) {
+        word.store_relaxed(new);
+    } else {
+        // Release (E9): publishes the owner to whoever looks whose block it is.
+        word.store(new);
+    }
 }
 
 /// `CACHED` → `to` (`HELD` or `ALLOCATED`): the cache hands out a block of `len` granules.

@@ -99,6 +99,9 @@ struct Disturbed;
 
 impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
     /// Makes a recoverer for the sector that the roster calls `number` (below `SECTORS`).
+    ///
+    /// `dead` must give the same answers throughout, those of a list made before: everything that the dead
+    /// of the list did must happen before the recoverer looks (E9). Who dies meanwhile is not on it.
     pub fn new(
         sector: &'r Sector<'s, H>,
         lane: &'r Lane<'w>,

@@ -278,6 +278,39 @@ fn child_of_fork_is_refused_by_what_it_inherits() {
 }
 
 #[test]
+fn child_of_fork_leaves_its_parents_pool_alone() {
+    let scratch = Scratch::new();
+    let matrix = segment(&scratch);
+    let pool = matrix.pool::<[u64; 4]>(200).unwrap();
+    let cache = pool.cache();
+    cache.put(pool.get().unwrap());
+    let mut blocks = pool.get_many(150).unwrap();
+    let kept = pool.get_many(40).unwrap();
+    in_child(|| {
+        let forked = |error: Option<Error>| error == Some(Error::Forked);
+        let all = [
+            forked(pool.get().err()),
+            forked(pool.get_many(1).err()),
+            forked(cache.get().err()),
+            std::thread::scope(|scope| scope.spawn(|| forked(pool.get().err())).join().unwrap()),
+        ];
+        cache.put(blocks.pop().unwrap());
+        drop(cache);
+        drop(blocks);
+        all.iter().all(|&refused| refused)
+    });
+    // The parent's copies went into the child's closure; here they are dropped.
+    let others = pool.get_many(160).unwrap();
+    let offsets: std::collections::HashSet<_> =
+        kept.iter().chain(&others).map(|block| block.offset()).collect();
+    assert_eq!(offsets.len(), 200);
+    assert!(pool.get().is_err());
+    drop((kept, others));
+    drop(pool);
+    assert_whole(&matrix);
+}
+
+#[test]
 fn child_of_fork_leaves_its_parents_cache_alone() {
     let scratch = Scratch::new();
     let matrix = segment(&scratch);

@@ -8,6 +8,7 @@ mod alive;
 mod death;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod unshared;
 #[path = "../world/mod.rs"]
 mod world;
 
