@@ -251,6 +251,42 @@ impl BlockHeaders<'_> {
         self.of(head).owner.store(self.owner);
     }
 
+    /// Makes the common block at granule `head` a dead participant's. Only for the one recoverer.
+    pub(crate) fn bequeath(&self, head: u32, dead: u32) {
+        self.of(head).owner.store(dead);
+    }
+
+    /// `count` words of a block's payload, from byte `at_bytes` on.
+    ///
+    /// # Safety
+    /// They lie in the payload of the block at `head`, aligned, and are used as 32-bit words only while the
+    /// view is.
+    pub(crate) unsafe fn words_in<'a>(
+        &self,
+        head: u32,
+        at_bytes: usize,
+        count: usize,
+    ) -> &'a [Word] {
+        let first = self.payload(head).as_ptr().wrapping_add(at_bytes).cast::<Word>();
+        // SAFETY: promised by the caller; words are atomics.
+        unsafe { std::slice::from_raw_parts(first, count) }
+    }
+
+    /// As [`words_in`](Self::words_in), of wide words.
+    ///
+    /// # Safety
+    /// As there, for 64-bit words.
+    pub(crate) unsafe fn wides_in<'a>(
+        &self,
+        head: u32,
+        at_bytes: usize,
+        count: usize,
+    ) -> &'a [Wide] {
+        let first = self.payload(head).as_ptr().wrapping_add(at_bytes).cast::<Wide>();
+        // SAFETY: promised by the caller; wide words are atomics.
+        unsafe { std::slice::from_raw_parts(first, count) }
+    }
+
     /// The payload bytes that were asked for; an allegation.
     pub(crate) fn bytes(&self, head: u32) -> u64 {
         let [low, high] = &self.of(head).bytes;

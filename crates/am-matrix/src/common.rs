@@ -201,6 +201,11 @@ impl Part<'_> {
         Ok(Found { place: Place::new(self.id as usize, granule, len), len_bytes })
     }
 
+    /// The payload bytes of the common block at `granule`, which lies in the sector.
+    pub(crate) fn common_len_at(&self, granule: u32) -> Result<usize, Error> {
+        self.common_at(granule).map(|found| found.len_bytes)
+    }
+
     /// Tells whether a common block's payload lies at `offset`.
     pub(crate) fn has_common(&self, offset: Offset) -> bool {
         self.granule_of(offset).is_some_and(|granule| self.common_at(granule).is_ok())

@@ -54,6 +54,7 @@ mod request;
 mod resize;
 mod stats;
 mod thread_cache;
+mod topics;
 
 pub use am_layout::{Geometry, Name, Offset, RelativePtr, Seen, State};
 pub use arena::Arena;
@@ -68,3 +69,5 @@ pub use pool::{Pool, PoolBlock, PoolCache};
 pub use recovery::{Limbo, Participant, Recovery};
 pub use stats::{SectorStats, Stats, Violation};
 pub use thread_cache::ThreadCache;
+#[doc(hidden)]
+pub use topics::{TOPIC_KIND, TOPIC_WORDS_BYTES};

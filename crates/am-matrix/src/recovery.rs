@@ -6,6 +6,7 @@ use crate::liveness::Liveness;
 use crate::matrix::Matrix;
 use crate::names::settle_dead;
 use crate::part::Part;
+use crate::topics::recover_topics;
 use am_layout::names::Names;
 use am_layout::roster::{LANES, RECOVERER, Roster, RosterLane, SHARED, SLOTS, SlotState, Told};
 use am_layout::{GUARD_BYTES, SECTORS, Seen, State};
@@ -70,6 +71,12 @@ pub struct Recovery {
     pub cached: u64,
     /// Bytes that went back, limbo included.
     pub bytes: u64,
+    /// Messages that posters of topics had claimed and not finished: readers count each as missed.
+    pub claims: u64,
+    /// Readers whose seats in topics are free now.
+    pub readers: u64,
+    /// Posters whose numbers in topics are free now.
+    pub posters: u64,
     /// Ranges that could not be told from a living thread's, and were left to a later recovery.
     pub deferred: u32,
     /// Whether another recovery was at work, or this handle was inherited by fork, so that nothing was
@@ -281,6 +288,12 @@ impl<'f> Field<'f> {
         let mine = self.claim_lane(is_dead)?;
         // Before their blocks go: a name that is half made, or half removed, is told by whose its block is.
         settle_dead(self.names, self.parts, is_dead);
+        // And what they began in topics: the blocks that this leaves them go back with theirs.
+        recover_topics(self.names, self.parts, is_dead, |found| match found {
+            am_topic::Found::Claim => recovery.claims += 1,
+            am_topic::Found::Reader => recovery.readers += 1,
+            am_topic::Found::Poster => recovery.posters += 1,
+        });
         let mut deferred = Vec::new();
         for part in self.parts.iter().flatten() {
             let lane = Lane::telling(mine.intent(part.id as usize));

@@ -3,6 +3,8 @@
 //! A derive sees tokens only. So whatever the soundness of an expansion hangs on (sizes, offsets,
 //! what a field's type is) is asserted in the expansion, where the compiler knows.
 
+#![forbid(unsafe_code)] // what it writes is argued where it is written
+
 mod message;
 mod options;
 mod set;

@@ -137,6 +137,8 @@ fn kinds_of_one_message_have_hashes_of_their_own() {
         ("message", <Tick as Message>::LAYOUT),
         ("value", <Tick as Kind>::LAYOUT),
         ("slice", <[Tick] as Kind>::LAYOUT),
+        ("value of other fields", <Renamed as Kind>::LAYOUT),
+        ("slice of other fields", <[Renamed] as Kind>::LAYOUT),
         ("bytes", <[u8] as Kind>::LAYOUT),
         ("text", <str as Kind>::LAYOUT),
     ]);
@@ -194,6 +196,7 @@ fn set_hash_covers_names_kinds_and_order() {
     assert_distinct(&[
         ("as it is", same),
         ("renamed", set!(Tick(Tick), Bytes(&'a [u8]))),
+        ("other fields", set!(Tick(Renamed), Blob(&'a [u8]))),
         ("reordered", set!(Blob(&'a [u8]), Tick(Tick))),
         ("other shape", set!(Tick(&'a [Tick]), Blob(&'a [u8]))),
         ("text", set!(Tick(Tick), Blob(&'a str))),
@@ -201,6 +204,7 @@ fn set_hash_covers_names_kinds_and_order() {
         ("one less", set!(Blob(&'a [u8]))),
         ("kind alone", <[u8] as MessageSet>::LAYOUT),
         ("message alone", <Tick as MessageSet>::LAYOUT),
+        ("message of other fields alone", <Renamed as MessageSet>::LAYOUT),
     ]);
 }
 

@@ -173,6 +173,25 @@ impl<'a> Topic<'a> {
         &self.words[SLEEPERS_AT]
     }
 
+    /// How many readers may ever sleep: while there is none, posters need not ask for
+    /// [sleepers](Self::sleepers).
+    #[must_use]
+    pub fn nappers(&self) -> &'a Wide {
+        &self.wides[JOINS_AT + 1]
+    }
+
+    /// Counts a reader that may sleep, or one less.
+    pub fn count_napper(&self, more: i64) {
+        // Bounded: who loses a million exchanges leaves the count wrong, which costs time, or a slice of sleep.
+        let mut seen = self.nappers().load();
+        for _ in 0..1 << 20 {
+            match self.nappers().cas_full(seen, seen.saturating_add_signed(more)) {
+                Ok(()) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
     /// Returns the number that the next message will have.
     #[must_use]
     pub fn next(&self) -> Seq {

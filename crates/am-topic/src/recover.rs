@@ -24,8 +24,8 @@ pub trait Morgue {
     fn is_dead(&self, owner: u32) -> bool;
     /// Tells whether a message's block is nobody's: named by a topic only.
     fn is_nobodys(&self, place: Place) -> bool;
-    /// Makes a block that is nobody's the recoverer's own; to be freed after the recovery.
-    fn take(&mut self, place: Place);
+    /// Makes a block that is nobody's the dead owner's, whose blocks go back after the recovery.
+    fn bequeath(&mut self, place: Place, dead: u32);
 }
 
 /// Somebody who gives back what the dead left in a topic.
@@ -46,7 +46,7 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
         for number in 0..POSTERS {
             let owner = self.topic.poster_slot(number);
             if self.is_dead(owner.load()) {
-                self.end_claims(number as u64 + FIRST_POSTER, &mut found);
+                self.end_claims(number as u64 + FIRST_POSTER, owner.load() as u32, &mut found);
                 // Release: its number is free when nothing bears it any more.
                 owner.store(0);
                 found(Found::Poster);
@@ -65,12 +65,12 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
         owner != 0 && u32::try_from(owner).is_ok_and(|owner| self.morgue.is_dead(owner))
     }
 
-    fn end_claims(&mut self, code: u64, found: &mut impl FnMut(Found)) {
+    fn end_claims(&mut self, code: u64, dead: u32, found: &mut impl FnMut(Found)) {
         let tail = self.topic.load_tail();
         if tail.last == code {
             self.topic.record(tail);
         }
-        self.end_orphans(code);
+        self.end_orphans(code, dead);
         for index in 0..self.topic.shape().slots() {
             let slot = self.topic.slot(index);
             let (number, claimer) = parts(slot.state.load());
@@ -78,7 +78,7 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
                 continue;
             }
             if let Some(place) = Place::from_raw(slot.place.load())
-                && self.end_place(place)
+                && self.end_place(place, dead)
             {
                 slot.place.store(0);
             }
@@ -89,7 +89,7 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
 
     /// Ends what a dead poster's slot names, the old message or the new one; tells whether the slot shall
     /// forget it.
-    fn end_place(&mut self, place: Place) -> bool {
+    fn end_place(&mut self, place: Place, dead: u32) -> bool {
         if self.is_listed(place) {
             // An orphan: listed first, and forgotten then.
             return true;
@@ -102,12 +102,12 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
             // The old message: whoever has the slot next takes it back.
             return false;
         }
-        self.morgue.take(place);
+        self.morgue.bequeath(place, dead);
         true
     }
 
     /// Orphans that the dead were about to list, or to take.
-    fn end_orphans(&mut self, code: u64) {
+    fn end_orphans(&mut self, code: u64, dead: u32) {
         let topic = self.topic;
         for orphan in topic.orphans().filter(|orphan| orphan.state.load() == code) {
             let place = Place::from_raw(orphan.place.load());
@@ -118,7 +118,7 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
                     orphan.state.store(LEFT);
                     continue;
                 }
-                self.morgue.take(place);
+                self.morgue.bequeath(place, dead);
             }
             orphan.place.store(0);
             orphan.state.store(0);

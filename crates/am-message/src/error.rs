@@ -1,0 +1,82 @@
+//! What can go wrong with topics.
+
+use am_topic::BadTopic;
+
+/// Why a topic cannot be made, opened or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TopicError {
+    /// The matrix refused: no memory, no such name, a name too long.
+    #[error("topic {name:?}: {cause}")]
+    Matrix {
+        /// The topic's name.
+        name: String,
+        /// What the matrix said.
+        #[source]
+        cause: am_matrix::Error,
+    },
+    /// Whoever made the topic put other messages into it.
+    #[error(
+        "topic {name:?} carries messages of another layout ({seen:#018x}, not {expected:#018x}): their \
+         fields, types, offsets or sizes differ"
+    )]
+    OtherMessages {
+        /// The topic's name.
+        name: String,
+        /// The hash of the set that was asked for.
+        expected: u64,
+        /// The hash that the topic has.
+        seen: u64,
+    },
+    /// The block of that name is no topic, or another version's, or damaged.
+    #[error("topic {name:?}: {cause}")]
+    Bad {
+        /// The topic's name.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        cause: BadTopic,
+    },
+    /// A topic has as many slots as a power of two from 128 to 2²⁴.
+    #[error("topic {name:?} cannot have room for {capacity} messages: at most 16 777 152")]
+    Capacity {
+        /// The topic's name.
+        name: String,
+        /// The messages asked for.
+        capacity: u64,
+    },
+    /// All seats are taken.
+    #[error("topic {name:?} has {maximum} readers already")]
+    TooManyReaders {
+        /// The topic's name.
+        name: String,
+        /// Seats.
+        maximum: usize,
+    },
+    /// All posters' numbers are taken.
+    #[error("topic {name:?} has {maximum} posters already")]
+    TooManyPosters {
+        /// The topic's name.
+        name: String,
+        /// Numbers.
+        maximum: usize,
+    },
+}
+
+/// Why a message was not posted; nothing was, then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostError {
+    /// The slowest reader of a lossless topic has to go on first.
+    #[error("the topic is full: its slowest reader has to go on first")]
+    Full,
+    /// There is no memory for it, or it is too long.
+    #[error("no memory for the message: {0}")]
+    Memory(#[from] am_matrix::Error),
+    /// A message has at most 4 GiB − 1.
+    #[error("a message of {len_bytes} bytes is too long: at most 4294967295")]
+    TooLong {
+        /// Its length in bytes.
+        len_bytes: usize,
+    },
+}

@@ -1,0 +1,259 @@
+//! Posting: by value, by loan, in batches.
+
+use crate::error::PostError;
+use crate::topic::Shared;
+use crate::{Kind, KindOf, Message, MessageSet};
+use am_layout::Offset;
+use am_matrix::{Block, Error};
+use am_topic::{Entry, NoRoom, Place, Seq};
+use std::alloc::Layout;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering::SeqCst, fence};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Bytes to which every block is aligned.
+const BLOCK_ALIGN_BYTES: usize = 32;
+/// Looks for room before others get the processor.
+const SPINS: u32 = 100;
+/// Looks for room between two questions who is dead.
+const LOOKS_PER_RECOVERY: u32 = 20_000;
+
+/// Puts messages into a topic. For one thread at a time.
+pub struct Poster<S: MessageSet + ?Sized> {
+    /// Stands before what it looks into.
+    poster: RefCell<am_topic::Poster<'static>>,
+    shared: Arc<Shared>,
+    _set: PhantomData<Box<S>>,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// Its number in the topic, from 0.
+    pub seq: Seq,
+}
+
+impl<S: MessageSet + ?Sized> Poster<S> {
+    pub(crate) fn new(shared: Arc<Shared>, poster: am_topic::Poster<'static>) -> Self {
+        Self { poster: RefCell::new(poster), shared, _set: PhantomData }
+    }
+
+    /// Posts a message, a slice of messages, or text: one copy. Waits for room in a lossless topic.
+    ///
+    /// # Errors
+    /// [`PostError::Memory`] when there is none for it.
+    pub fn post<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Receipt, PostError> {
+        self.loan_copy(value)?.commit()
+    }
+
+    /// As [`post`](Self::post), but does not wait.
+    ///
+    /// # Errors
+    /// [`PostError::Full`] when there is no room, [`PostError::Memory`] when there is no memory.
+    pub fn try_post<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Receipt, PostError> {
+        self.loan_copy(value)?.try_commit().map_err(|(_, error)| error)
+    }
+
+    /// As [`post`](Self::post), but waits no longer than that.
+    ///
+    /// # Errors
+    /// As [`try_post`](Self::try_post).
+    pub fn post_timeout<K: KindOf<S> + ?Sized>(
+        &self,
+        value: &K,
+        timeout: Duration,
+    ) -> Result<Receipt, PostError> {
+        self.loan_copy(value)?.commit_by(Some(Instant::now() + timeout))
+    }
+
+    /// Lends memory for a message of that type, to be filled in and committed: nothing is copied. It holds
+    /// a copy of `value` at first.
+    ///
+    /// # Errors
+    /// [`PostError::Memory`].
+    pub fn loan<T: Message + KindOf<S>>(&self, value: T) -> Result<Loan<'_, S>, PostError> {
+        self.loan_copy(&value)
+    }
+
+    /// Lends memory for that many bytes; they hold whatever lay there before.
+    ///
+    /// # Errors
+    /// [`PostError::Memory`], [`PostError::TooLong`].
+    pub fn loan_bytes(&self, len_bytes: usize) -> Result<Loan<'_, S>, PostError>
+    where
+        [u8]: KindOf<S>,
+    {
+        self.lend(len_bytes, 1, <[u8] as KindOf<S>>::INDEX)
+    }
+
+    fn loan_copy<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Loan<'_, S>, PostError> {
+        let payload = value.as_payload();
+        let mut loan = self.lend(payload.len(), <K as Kind>::ALIGN_BYTES, K::INDEX)?;
+        loan.block.copy_from_slice(payload);
+        Ok(loan)
+    }
+
+    fn lend(&self, bytes: usize, align_bytes: usize, kind: u32) -> Result<Loan<'_, S>, PostError> {
+        if u32::try_from(bytes).is_err() {
+            return Err(PostError::TooLong { len_bytes: bytes });
+        }
+        let matrix = &self.shared.matrix;
+        let block = if align_bytes <= BLOCK_ALIGN_BYTES {
+            matrix.allocate(bytes)
+        } else {
+            Layout::from_size_align(bytes, align_bytes)
+                .map_err(|_| Error::AlignmentTooLarge { align_bytes })
+                .and_then(|layout| matrix.allocate_aligned(layout))
+        };
+        Ok(Loan { poster: self, block: block?, kind })
+    }
+
+    /// Puts a filled block into the topic.
+    fn send<'m>(&'m self, block: Block<'m>, kind: u32) -> Result<Receipt, Unsent<'m>> {
+        let mut poster = self.poster.borrow_mut();
+        self.collect_orphans(&poster);
+        let number = poster.number() as u32;
+        let Some(mut claim) = poster.claim(1).ok().and_then(|mut claims| claims.next()) else {
+            return Err(Unsent::Full(block));
+        };
+        // An error: readers hold too much. Dropped, the claim is aborted, and its number will be missed.
+        let Ok(old) = claim.old() else { return Err(Unsent::Full(block)) };
+        if let Some(old) = old {
+            let old = self.take_back(old);
+            claim.forget();
+            drop(old);
+        }
+        let place = Place { offset: block.offset().to_raw(), len: block.len() as u32 };
+        claim.tell(&Entry { place, kind, poster: number, time: 0 });
+        if let Err(error) = block.into_common() {
+            // Somebody scribbled on the block, or this is a child of fork: it is not ours to give.
+            claim.forget();
+            return Err(Unsent::Lost(error));
+        }
+        let seq = claim.publish();
+        self.rouse();
+        Ok(Receipt { seq })
+    }
+
+    /// Takes the block of a message back that nobody may look at any more.
+    fn take_back(&self, place: Place) -> Option<Block<'_>> {
+        // SAFETY: the protocol gave the place to this poster alone (M4), after every reader that looked at
+        // it was done (M1). Where the place is not what was posted, somebody scribbled, and the block is
+        // checked to be nobody's.
+        unsafe { self.shared.matrix.adopt_common(Offset::from_raw(place.offset)) }.ok()
+    }
+
+    /// Frees messages that slow readers of a lossy topic held.
+    fn collect_orphans(&self, poster: &am_topic::Poster<'static>) {
+        while let Some(orphaned) = poster.orphan() {
+            let block = self.take_back(orphaned.place());
+            orphaned.forget();
+            drop(block);
+        }
+    }
+
+    /// Wakes readers that sleep.
+    fn rouse(&self) {
+        if self.shared.topic.nappers().load_relaxed() > 0 {
+            // Full barrier (E15): what was published before is seen by whoever is counted as asleep after.
+            fence(SeqCst);
+            self.shared.berth().rouse(u32::MAX);
+        }
+    }
+
+    /// Sends when there is room, or when that is over.
+    fn send_by<'m>(
+        &'m self,
+        mut block: Block<'m>,
+        kind: u32,
+        deadline: Option<Instant>,
+    ) -> Result<Receipt, PostError> {
+        for look in 1u32.. {
+            block = match self.send(block, kind) {
+                Ok(receipt) => return Ok(receipt),
+                Err(Unsent::Lost(error)) => return Err(error.into()),
+                Err(Unsent::Full(block)) => block,
+            };
+            if look < SPINS {
+                std::hint::spin_loop();
+                continue;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(PostError::Full);
+            }
+            if look.is_multiple_of(LOOKS_PER_RECOVERY) {
+                // The slowest reader may be dead.
+                self.shared.matrix.recover();
+            }
+            thread::yield_now();
+        }
+        Err(PostError::Full)
+    }
+}
+
+/// A message that was not posted.
+enum Unsent<'m> {
+    /// For want of room.
+    Full(Block<'m>),
+    /// Its block is lost.
+    Lost(Error),
+}
+
+/// Memory for a message, to be filled in; it derefs to the payload's bytes. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Loan<'p, S: MessageSet + ?Sized> {
+    poster: &'p Poster<S>,
+    block: Block<'p>,
+    kind: u32,
+}
+
+impl<'p, S: MessageSet + ?Sized> Loan<'p, S> {
+    /// Posts the message; waits for room in a lossless topic.
+    ///
+    /// # Errors
+    /// [`PostError::Memory`] when somebody scribbled on the block; it is lost then.
+    pub fn commit(self) -> Result<Receipt, PostError> {
+        self.commit_by(None)
+    }
+
+    /// Posts the message, but does not wait for room: then the loan comes back.
+    ///
+    /// # Errors
+    /// [`PostError::Full`] with the loan; [`PostError::Memory`] without.
+    pub fn try_commit(self) -> Result<Receipt, (Option<Self>, PostError)> {
+        let Self { poster, block, kind } = self;
+        poster.send(block, kind).map_err(|unsent| match unsent {
+            Unsent::Full(block) => (Some(Self { poster, block, kind }), PostError::Full),
+            Unsent::Lost(error) => (None, error.into()),
+        })
+    }
+
+    fn commit_by(self, deadline: Option<Instant>) -> Result<Receipt, PostError> {
+        self.poster.send_by(self.block, self.kind, deadline)
+    }
+}
+
+impl<S: MessageSet + ?Sized> Deref for Loan<'_, S> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.block
+    }
+}
+
+impl<S: MessageSet + ?Sized> DerefMut for Loan<'_, S> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.block
+    }
+}
+
+impl<S: MessageSet + ?Sized> std::fmt::Debug for Poster<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Poster({:?})", self.shared.name)
+    }
+}

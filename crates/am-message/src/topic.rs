@@ -1,0 +1,259 @@
+//! Topics: made, found, opened.
+
+use crate::error::TopicError;
+use crate::{MessageSet, Poster, Reader, Start};
+use am_layout::{Wide, Word};
+use am_matrix::{Error, Matrix, Spill};
+use am_shm::{Berth, WaitStrategy};
+use am_topic::{Flow, POSTERS, READERS, Shape};
+use std::alloc::Layout;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// What blocks of topics are called in the directory of names.
+pub const KIND: u32 = am_matrix::TOPIC_KIND;
+/// Bytes of 32-bit words at the start of a topic's block.
+const WORDS_BYTES: usize = am_matrix::TOPIC_WORDS_BYTES;
+/// Alignment of a topic's block: two cache lines.
+const ALIGN_BYTES: usize = 128;
+/// Messages that a topic keeps room for unless told otherwise.
+const CAPACITY: u64 = 1024 - 64;
+
+/// A stream of messages of the set `S`, found by its name in a matrix.
+///
+/// Every reader sees every message, in one order for all; see the [crate's](crate) first page. Cloning is
+/// cheap. A topic lives as long as its segment, whoever comes and goes.
+pub struct Topic<S: MessageSet + ?Sized> {
+    shared: Arc<Shared>,
+    _set: PhantomData<Box<S>>,
+}
+
+/// What the handles of one opened topic share.
+pub(crate) struct Shared {
+    /// A view into the matrix's arena; the matrix stands below and lives as long.
+    pub topic: am_topic::Topic<'static>,
+    pub name: String,
+    pub matrix: Matrix,
+}
+
+impl Shared {
+    pub fn berth(&self) -> Berth<'_> {
+        Berth::new(self.topic.sleepers(), self.topic.bell())
+    }
+}
+
+/// Settings for a topic.
+#[derive(Clone, Debug)]
+#[must_use = "settings do nothing until the topic is made or opened"]
+pub struct TopicBuilder<S: MessageSet + ?Sized> {
+    matrix: Matrix,
+    name: String,
+    capacity: u64,
+    flow: Flow,
+    _set: PhantomData<Box<S>>,
+}
+
+impl<S: MessageSet + ?Sized> Topic<S> {
+    /// Starts the settings for a topic of that name (1 to 48 bytes) in a matrix.
+    pub fn builder(matrix: &Matrix, name: &str) -> TopicBuilder<S> {
+        TopicBuilder {
+            matrix: matrix.clone(),
+            name: name.to_owned(),
+            capacity: CAPACITY,
+            flow: Flow::Lossless,
+            _set: PhantomData,
+        }
+    }
+
+    /// Makes a poster.
+    ///
+    /// # Errors
+    /// [`TopicError::TooManyPosters`] when there are 64; [`TopicError::Matrix`] in a child that inherited the
+    /// matrix by fork.
+    pub fn poster(&self) -> Result<Poster<S>, TopicError> {
+        let name = || self.shared.name.clone();
+        let owner = self.owner()?;
+        // What the dead have left may be enough.
+        let made = self.shared.topic.poster(owner).or_else(|| {
+            self.shared.matrix.recover();
+            self.shared.topic.poster(owner)
+        });
+        let poster = made
+            .ok_or_else(|| TopicError::TooManyPosters { name: name(), maximum: POSTERS })?;
+        Ok(Poster::new(self.shared.clone(), poster))
+    }
+
+    /// Joins as a reader, from `start` on, who waits by the default strategy.
+    ///
+    /// # Errors
+    /// [`TopicError::TooManyReaders`] when there are 64; [`TopicError::Matrix`] in a child that inherited the
+    /// matrix by fork.
+    pub fn reader(&self, start: Start) -> Result<Reader<S>, TopicError> {
+        self.reader_by(start, WaitStrategy::default())
+    }
+
+    /// Joins as a reader who waits by a strategy of its own.
+    ///
+    /// # Errors
+    /// As [`reader`](Self::reader).
+    pub fn reader_by(&self, start: Start, strategy: WaitStrategy) -> Result<Reader<S>, TopicError> {
+        let owner = self.owner()?;
+        let made = self.shared.topic.reader(owner, start).or_else(|| {
+            self.shared.matrix.recover();
+            self.shared.topic.reader(owner, start)
+        });
+        let reader = made.ok_or_else(|| TopicError::TooManyReaders {
+            name: self.shared.name.clone(),
+            maximum: READERS,
+        })?;
+        Ok(Reader::new(self.shared.clone(), reader, strategy))
+    }
+
+    /// Returns the topic's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Returns how many messages were ever posted, or claimed by posters that did not finish them.
+    #[must_use]
+    pub fn posted(&self) -> u64 {
+        self.shared.topic.next().0
+    }
+
+    /// Returns how many messages a reader who comes late finds at the least, when as many were posted; and a
+    /// poster of a lossless topic has room for.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.shared.topic.shape().history()
+    }
+
+    /// Tells whether slow readers lose messages, rather than keep posters waiting.
+    #[must_use]
+    pub fn is_lossy(&self) -> bool {
+        self.shared.topic.shape().flow == Flow::Lossy
+    }
+
+    fn owner(&self) -> Result<u32, TopicError> {
+        self.shared.matrix.participant_number().map_err(|cause| TopicError::Matrix {
+            name: self.shared.name.clone(),
+            cause,
+        })
+    }
+}
+
+impl<S: MessageSet + ?Sized> TopicBuilder<S> {
+    /// Sets how many messages the topic has room for: the history that a late reader finds, and in a
+    /// lossless topic how far posters may be ahead. Rounded up; the default is 960.
+    pub fn capacity(mut self, messages: u64) -> Self {
+        self.capacity = messages;
+        self
+    }
+
+    /// Lets posters go on when a reader is slow: it loses messages then, and learns how many.
+    ///
+    /// By default a topic is lossless: posters wait for the slowest reader.
+    pub fn lossy(mut self) -> Self {
+        self.flow = Flow::Lossy;
+        self
+    }
+
+    /// Opens the topic, or makes it.
+    ///
+    /// If it is there, it stays as it was made, whatever the settings say.
+    ///
+    /// # Errors
+    /// [`TopicError`]: other messages, no memory, no place for the name.
+    pub fn open_or_create(self) -> Result<Topic<S>, TopicError> {
+        match self.clone().open() {
+            Err(TopicError::Matrix { cause: Error::NoSuchName, .. }) => {}
+            result => return result,
+        }
+        match self.clone().create() {
+            // Somebody was faster.
+            Err(TopicError::Matrix { cause: Error::NameTaken { .. }, .. }) => self.open(),
+            result => result,
+        }
+    }
+
+    /// Makes the topic.
+    ///
+    /// # Errors
+    /// [`TopicError::Matrix`] when it is there, or there is no memory; [`TopicError::Capacity`].
+    pub fn create(self) -> Result<Topic<S>, TopicError> {
+        let shape = self.shape()?;
+        let bytes = WORDS_BYTES + 8 * shape.wides();
+        let layout = Layout::from_size_align(bytes, ALIGN_BYTES).expect("a length that fits");
+        let matrix = self.matrix.clone().with_spill(Spill::Any);
+        let mut block = matrix.allocate_aligned(layout).map_err(|cause| self.refused(cause))?;
+        self.write(shape, &mut block)?;
+        matrix.create_named(&self.name, KIND, block).map_err(|cause| self.refused(cause))?;
+        self.open()
+    }
+
+    /// Opens the topic.
+    ///
+    /// # Errors
+    /// [`TopicError::Matrix`] with [`Error::NoSuchName`] when it is not there;
+    /// [`TopicError::OtherMessages`], [`TopicError::Bad`].
+    pub fn open(self) -> Result<Topic<S>, TopicError> {
+        let common = self.matrix.open_named(&self.name, KIND).map_err(|cause| self.refused(cause))?;
+        // SAFETY: only this crate and the recovery use blocks of that kind, by these views, and nobody
+        // ever takes them away.
+        let opened = unsafe { self.matrix.open_topic(common.offset()) };
+        let topic = opened.map_err(|cause| self.refused(cause))?;
+        let topic = topic.map_err(|cause| TopicError::Bad { name: self.name.clone(), cause })?;
+        let (expected, seen) = (S::LAYOUT, topic.shape().set);
+        if seen != expected {
+            return Err(TopicError::OtherMessages { name: self.name, expected, seen });
+        }
+        // SAFETY: only the lifetime changes. The words lie in the arena, at an address that moving the
+        // matrix does not change, and `Shared` keeps the matrix as long as the view.
+        let topic = unsafe {
+            std::mem::transmute::<am_topic::Topic<'_>, am_topic::Topic<'static>>(topic)
+        };
+        let matrix = self.matrix.clone();
+        Ok(Topic { shared: Arc::new(Shared { topic, name: self.name, matrix }), _set: PhantomData })
+    }
+
+    fn shape(&self) -> Result<Shape, TopicError> {
+        let too_many = || TopicError::Capacity { name: self.name.clone(), capacity: self.capacity };
+        let shapes = (Shape::SLOTS_LOG_MIN..=Shape::SLOTS_LOG_MAX).map(|slots_log| Shape {
+            slots_log,
+            flow: self.flow,
+            set: S::LAYOUT,
+        });
+        shapes.into_iter().find(|shape| shape.history() >= self.capacity).ok_or_else(too_many)
+    }
+
+    /// Writes a fresh topic into a block that nobody else sees yet.
+    fn write(&self, shape: Shape, block: &mut [u8]) -> Result<(), TopicError> {
+        block.fill(0);
+        let words: Vec<Word> = (0..am_topic::Topic::WORDS).map(|_| Word::new(0)).collect();
+        let wides: Vec<Wide> = (0..shape.wides()).map(|_| Wide::new(0)).collect();
+        am_topic::Topic::format(&words, &wides, shape)
+            .map_err(|cause| TopicError::Bad { name: self.name.clone(), cause })?;
+        // The 32-bit words are zeroes.
+        let places = block[WORDS_BYTES..].chunks_exact_mut(8);
+        for (place, wide) in places.zip(&wides) {
+            place.copy_from_slice(&wide.load().to_ne_bytes());
+        }
+        Ok(())
+    }
+
+    fn refused(&self, cause: Error) -> TopicError {
+        TopicError::Matrix { name: self.name.clone(), cause }
+    }
+}
+
+impl<S: MessageSet + ?Sized> Clone for Topic<S> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), _set: PhantomData }
+    }
+}
+
+impl<S: MessageSet + ?Sized> std::fmt::Debug for Topic<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Topic({:?}, {} posted)", self.shared.name, self.posted())
+    }
+}
