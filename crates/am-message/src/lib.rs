@@ -32,7 +32,7 @@ pub use message::Message;
 pub use poster::{Loan, Poster, Receipt};
 pub use reader::{Info, Reader, Received};
 pub use set::{BadMessage, KindInfo, KindOf, MessageSet};
-pub use topic::{Topic, TopicBuilder};
+pub use topic::{ReaderBuilder, Topic, TopicBuilder};
 
 /// What the expansions of the derives need, under one path whatever crate is named.
 #[doc(hidden)]

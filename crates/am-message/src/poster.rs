@@ -5,7 +5,7 @@ use crate::topic::Shared;
 use crate::{Kind, KindOf, Message, MessageSet};
 use am_layout::Offset;
 use am_matrix::{Block, Error};
-use am_topic::{Entry, NoRoom, Place, Seq};
+use am_topic::{Entry, Place, Seq};
 use std::alloc::Layout;
 use std::cell::RefCell;
 use std::marker::PhantomData;

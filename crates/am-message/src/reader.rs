@@ -125,8 +125,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
             let Next::Message(held) = self.reader.next() else { return None };
             let place = held.entry.place;
             // SAFETY: a published message is nobody's block, and stays as it is while it is held (M1).
-            let bytes =
-                unsafe { self.shared.matrix.common_bytes(Offset::from_raw(place.offset)) };
+            let bytes = unsafe { self.shared.matrix.common_bytes(Offset::from_raw(place.offset)) };
             match bytes {
                 Ok(bytes) if bytes.len() == place.len as usize => {
                     return Some(Found { held, payload: NonNull::from(bytes) });

@@ -43,7 +43,7 @@ impl Shared {
 }
 
 /// Settings for a topic.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[must_use = "settings do nothing until the topic is made or opened"]
 pub struct TopicBuilder<S: MessageSet + ?Sized> {
     matrix: Matrix,
@@ -78,35 +78,15 @@ impl<S: MessageSet + ?Sized> Topic<S> {
             self.shared.matrix.recover();
             self.shared.topic.poster(owner)
         });
-        let poster = made
-            .ok_or_else(|| TopicError::TooManyPosters { name: name(), maximum: POSTERS })?;
+        let poster =
+            made.ok_or_else(|| TopicError::TooManyPosters { name: name(), maximum: POSTERS })?;
         Ok(Poster::new(self.shared.clone(), poster))
     }
 
-    /// Joins as a reader, from `start` on, who waits by the default strategy.
-    ///
-    /// # Errors
-    /// [`TopicError::TooManyReaders`] when there are 64; [`TopicError::Matrix`] in a child that inherited the
-    /// matrix by fork.
-    pub fn reader(&self, start: Start) -> Result<Reader<S>, TopicError> {
-        self.reader_by(start, WaitStrategy::default())
-    }
-
-    /// Joins as a reader who waits by a strategy of its own.
-    ///
-    /// # Errors
-    /// As [`reader`](Self::reader).
-    pub fn reader_by(&self, start: Start, strategy: WaitStrategy) -> Result<Reader<S>, TopicError> {
-        let owner = self.owner()?;
-        let made = self.shared.topic.reader(owner, start).or_else(|| {
-            self.shared.matrix.recover();
-            self.shared.topic.reader(owner, start)
-        });
-        let reader = made.ok_or_else(|| TopicError::TooManyReaders {
-            name: self.shared.name.clone(),
-            maximum: READERS,
-        })?;
-        Ok(Reader::new(self.shared.clone(), reader, strategy))
+    /// Starts the settings for a reader.
+    pub fn reader(&self) -> ReaderBuilder<S> {
+        let (topic, start) = (self.clone(), Start::Latest);
+        ReaderBuilder { topic, start, strategy: WaitStrategy::default() }
     }
 
     /// Returns the topic's name.
@@ -135,10 +115,51 @@ impl<S: MessageSet + ?Sized> Topic<S> {
     }
 
     fn owner(&self) -> Result<u32, TopicError> {
-        self.shared.matrix.participant_number().map_err(|cause| TopicError::Matrix {
-            name: self.shared.name.clone(),
-            cause,
-        })
+        self.shared
+            .matrix
+            .participant_number()
+            .map_err(|cause| TopicError::Matrix { name: self.shared.name.clone(), cause })
+    }
+}
+
+/// Settings for a reader.
+#[derive(Debug)]
+#[must_use = "settings do nothing until the reader joins"]
+pub struct ReaderBuilder<S: MessageSet + ?Sized> {
+    topic: Topic<S>,
+    start: Start,
+    strategy: WaitStrategy,
+}
+
+impl<S: MessageSet + ?Sized> ReaderBuilder<S> {
+    /// Sets where the reader begins; the default is with what is posted after it joined.
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Sets how the reader waits; the default spins for some microseconds, then sleeps.
+    pub fn wait(mut self, strategy: WaitStrategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Joins: from here on the reader's messages are kept for it, in a lossless topic.
+    ///
+    /// # Errors
+    /// [`TopicError::TooManyReaders`] when there are 64; [`TopicError::Matrix`] in a child that inherited the
+    /// matrix by fork.
+    pub fn open(self) -> Result<Reader<S>, TopicError> {
+        let shared = self.topic.shared.clone();
+        let owner = self.topic.owner()?;
+        // What the dead have left may be enough.
+        let made = shared.topic.reader(owner, self.start).or_else(|| {
+            shared.matrix.recover();
+            shared.topic.reader(owner, self.start)
+        });
+        let full = || TopicError::TooManyReaders { name: shared.name.clone(), maximum: READERS };
+        let reader = made.ok_or_else(full)?;
+        Ok(Reader::new(shared, reader, self.strategy))
     }
 }
 
@@ -164,12 +185,12 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
     ///
     /// # Errors
     /// [`TopicError`]: other messages, no memory, no place for the name.
-    pub fn open_or_create(self) -> Result<Topic<S>, TopicError> {
-        match self.clone().open() {
+    pub fn open_or_create(&self) -> Result<Topic<S>, TopicError> {
+        match self.open() {
             Err(TopicError::Matrix { cause: Error::NoSuchName, .. }) => {}
             result => return result,
         }
-        match self.clone().create() {
+        match self.create() {
             // Somebody was faster.
             Err(TopicError::Matrix { cause: Error::NameTaken { .. }, .. }) => self.open(),
             result => result,
@@ -180,7 +201,7 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
     ///
     /// # Errors
     /// [`TopicError::Matrix`] when it is there, or there is no memory; [`TopicError::Capacity`].
-    pub fn create(self) -> Result<Topic<S>, TopicError> {
+    pub fn create(&self) -> Result<Topic<S>, TopicError> {
         let shape = self.shape()?;
         let bytes = WORDS_BYTES + 8 * shape.wides();
         let layout = Layout::from_size_align(bytes, ALIGN_BYTES).expect("a length that fits");
@@ -196,8 +217,9 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
     /// # Errors
     /// [`TopicError::Matrix`] with [`Error::NoSuchName`] when it is not there;
     /// [`TopicError::OtherMessages`], [`TopicError::Bad`].
-    pub fn open(self) -> Result<Topic<S>, TopicError> {
-        let common = self.matrix.open_named(&self.name, KIND).map_err(|cause| self.refused(cause))?;
+    pub fn open(&self) -> Result<Topic<S>, TopicError> {
+        let common =
+            self.matrix.open_named(&self.name, KIND).map_err(|cause| self.refused(cause))?;
         // SAFETY: only this crate and the recovery use blocks of that kind, by these views, and nobody
         // ever takes them away.
         let opened = unsafe { self.matrix.open_topic(common.offset()) };
@@ -205,15 +227,17 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
         let topic = topic.map_err(|cause| TopicError::Bad { name: self.name.clone(), cause })?;
         let (expected, seen) = (S::LAYOUT, topic.shape().set);
         if seen != expected {
-            return Err(TopicError::OtherMessages { name: self.name, expected, seen });
+            return Err(TopicError::OtherMessages { name: self.name.clone(), expected, seen });
         }
         // SAFETY: only the lifetime changes. The words lie in the arena, at an address that moving the
         // matrix does not change, and `Shared` keeps the matrix as long as the view.
-        let topic = unsafe {
-            std::mem::transmute::<am_topic::Topic<'_>, am_topic::Topic<'static>>(topic)
-        };
+        let topic =
+            unsafe { std::mem::transmute::<am_topic::Topic<'_>, am_topic::Topic<'static>>(topic) };
         let matrix = self.matrix.clone();
-        Ok(Topic { shared: Arc::new(Shared { topic, name: self.name, matrix }), _set: PhantomData })
+        Ok(Topic {
+            shared: Arc::new(Shared { topic, name: self.name.clone(), matrix }),
+            _set: PhantomData,
+        })
     }
 
     fn shape(&self) -> Result<Shape, TopicError> {
