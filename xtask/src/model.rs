@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let bound = bound(args)?;
     let mut command = process::cargo(["test", "--release", "--package=am-ripple"]);
     command
-        .args(["--test=model", "--test=recovery", "--test=cache"])
+        .args(["--test=model", "--test=recovery", "--test=cache", "--test=names"])
         // A folder of its own: the flag would otherwise rebuild everything, here and back again.
         .env("CARGO_TARGET_DIR", process::target_dir().join("loom"))
         .env("RUSTFLAGS", process::rustflags("--cfg loom"))

@@ -287,6 +287,8 @@ impl Matrix {
     /// [`Error::NotAPayload`] or [`Error::NotAllocated`].
     #[inline]
     pub fn from_offset(&self, offset: Offset) -> Result<Block<'_>, Error> {
+        // The function itself is not general enough in the lifetime of the headers.
+        #[allow(clippy::redundant_closure)]
         self.take_by(offset, |sector, lane, granule| am_ripple::take(sector, lane, granule))
     }
 
