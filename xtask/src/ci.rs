@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::process::{self, cargo};
 use crate::verdict::{Outcome, Verdict};
-use crate::{endurance, hostile, kill, model};
+use crate::{endurance, hostile, kill, messages, model};
 
 /// Which part of the gate.
 #[derive(clap::Args, Debug)]
@@ -33,6 +33,8 @@ const STEPS: &[Step] = &[
     Step { name: "mutants", run: || model(true) },
     Step { name: "endurance", run: || endurance(1) },
     Step { name: "endurance-2", run: || endurance(2) },
+    Step { name: "messages", run: || messages(2) },
+    Step { name: "messages-4", run: || messages(4) },
     Step { name: "kill", run: || kill(false) },
     Step { name: "kill-self", run: || kill(true) },
     Step { name: "storm", run: storm },
@@ -112,6 +114,10 @@ fn doc() -> Result<()> {
 
 fn model(mutants: bool) -> Result<()> {
     must_hold(model::run(&model::Args::gate(mutants))?)
+}
+
+fn messages(processes: u64) -> Result<()> {
+    must_hold(messages::run(&messages::Args::gate(processes))?)
 }
 
 fn endurance(processes: u32) -> Result<()> {

@@ -10,6 +10,7 @@ mod fuzz;
 mod hostile;
 mod kill;
 mod kit;
+mod messages;
 mod model;
 mod process;
 mod sanitize;
@@ -38,6 +39,8 @@ enum Verb {
     Model(model::Args),
     /// Run the endurance workload, optimised: random sizes, random frees, then the accounts
     Endurance(endurance::Args),
+    /// Send messages from process to process, and check that all arrive
+    Messages(messages::Args),
     /// Kill a process at every instruction of every operation, or many at random
     Kill(kill::Args),
     /// Damage a segment under a process that uses it
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Verb::Ci(args) => ci::run(&args),
         Verb::Model(args) => model::run(&args),
         Verb::Endurance(args) => endurance::run(&args),
+        Verb::Messages(args) => messages::run(&args),
         Verb::Kill(args) => kill::run(&args),
         Verb::Hostile(args) => hostile::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),

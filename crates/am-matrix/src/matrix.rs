@@ -290,6 +290,8 @@ impl Matrix {
     #[inline]
     #[expect(clippy::redundant_closure, reason = "the function alone is of one lifetime only")]
     pub fn from_offset(&self, offset: Offset) -> Result<Block<'_>, Error> {
+        // The function itself is not general enough in the lifetime of the headers.
+        #[allow(clippy::redundant_closure)]
         self.take_by(offset, |sector, lane, granule| am_ripple::take(sector, lane, granule))
     }
 

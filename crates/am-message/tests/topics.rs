@@ -40,8 +40,7 @@ fn every_reader_sees_every_message_as_it_was_posted() {
     let mut loan = poster.loan_bytes(1000).unwrap();
     loan.fill(9);
     loan.commit().unwrap();
-    let seen: Vec<(u32, usize)> =
-        early.inquire().map(|info| (info.kind, info.len_bytes)).collect();
+    let seen: Vec<(u32, usize)> = early.inquire().map(|info| (info.kind, info.len_bytes)).collect();
     assert_eq!(seen, [(0, 8), (2, 5), (1, 1000)]);
     assert_eq!(early.inquire_kind::<str>().count(), 1);
 

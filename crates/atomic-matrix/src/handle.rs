@@ -3,6 +3,7 @@
 use crate::builder::Builder;
 #[cfg(feature = "numa")]
 use crate::numa::Outcome;
+use am_message::{MessageSet, Topic, TopicBuilder};
 use am_shm::{Hugepages, Mapping, Residence, Segment};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -45,6 +46,41 @@ impl Matrix {
     #[must_use]
     pub fn with_thread_caches(self, cached: bool) -> Self {
         Self { core: self.core.with_thread_caches(cached), ..self }
+    }
+
+    /// Starts the settings for a topic of that name (1 to 48 bytes): a stream of messages of the set `S`,
+    /// which every reader sees in the same order.
+    ///
+    /// ```
+    /// use atomic_matrix::{Matrix, Message, MessageSet, Start};
+    ///
+    /// #[derive(Message, Clone, Copy, Debug, PartialEq)]
+    /// #[repr(C)]
+    /// struct Tick { sym: u32, px: u32 }
+    ///
+    /// #[derive(MessageSet, Debug, PartialEq)]
+    /// enum Feed<'a> { Tick(Tick), Blob(&'a [u8]) }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let matrix = Matrix::builder().size(16 << 20).memfd()?;
+    /// let topic = matrix.topic::<Feed>("eu").open_or_create()?;
+    /// let mut reader = topic.reader().start(Start::Earliest).open()?;
+    ///
+    /// let poster = topic.poster()?;
+    /// poster.post(&Tick { sym: 7, px: 100 })?;      // one copy
+    /// let mut loan = poster.loan_bytes(1000)?;      // none
+    /// loan.fill(1);
+    /// loan.commit()?;
+    ///
+    /// assert_eq!(reader.inquire().count(), 2);      // claims nothing
+    /// assert_eq!(reader.read().view()?, Feed::Tick(Tick { sym: 7, px: 100 }));
+    /// let blob = reader.read();                     // looked at where it lies
+    /// assert_eq!(blob.bytes().len(), 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn topic<S: MessageSet + ?Sized>(&self, name: &str) -> TopicBuilder<S> {
+        Topic::builder(&self.core, name)
     }
 
     /// Removes the segment's name; mappings that exist live on, and the memory goes with the last.

@@ -94,7 +94,11 @@ pub use am_matrix::{
 #[doc(hidden)]
 pub use am_message::__derive; // what the derives name
 #[doc(inline)]
-pub use am_message::{BadMessage, Kind, KindInfo, KindOf, Message, MessageSet, Shape};
+pub use am_message::{
+    BadMessage, Info, Kind, KindInfo, KindOf, Loan, Message, MessageSet, PostError, Poster, Reader,
+    ReaderBuilder, Receipt, Received, Seq, Shape, Start, Topic, TopicBuilder, TopicError,
+    WaitStrategy,
+};
 #[cfg(feature = "numa")]
 #[doc(inline)]
 pub use am_shm::{Bound, Nodes};
