@@ -1,4 +1,4 @@
-//! `cargo xtask model`: the loom models of the ripple.
+//! `cargo xtask model`: the loom models of the ripple and of topics.
 
 use anyhow::{Context, Result, bail};
 
@@ -30,8 +30,9 @@ impl Args {
 /// Builds the models under `cfg(loom)` and runs them. No model at all counts as a failure.
 pub fn run(args: &Args) -> Result<Outcome> {
     let bound = bound(args)?;
-    let mut command = process::cargo(["test", "--release", "--package=am-ripple"]);
+    let mut command = process::cargo(["test", "--release"]);
     command
+        .args(["--package=am-ripple", "--package=am-topic"])
         .args(["--test=model", "--test=recovery", "--test=cache"])
         // A folder of its own: the flag would otherwise rebuild everything, here and back again.
         .env("CARGO_TARGET_DIR", process::target_dir().join("loom"))

@@ -29,6 +29,8 @@ pub mod counter;
 mod geometry;
 pub mod guard;
 mod header;
+#[cfg(loom)]
+pub mod model;
 pub mod mutation;
 mod offset;
 pub mod roster;

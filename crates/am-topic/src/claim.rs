@@ -43,12 +43,12 @@ impl<'a> Claims<'_, 'a> {
     pub(crate) fn new(topic: Topic<'a>, code: u64, numbers: Range<u64>, overruns: bool) -> Self {
         for number in numbers.clone() {
             let state_word = topic.slot(number).state;
-            if overruns {
+            if overruns && !mutation::is(Mutation::MarkWithoutBarrier) {
                 // Full barrier (M5): then look who holds what is overwritten.
                 state_word.swap_full(state(number, code));
             } else {
                 // Release (M2): whoever sees it marked knows whose it is.
-                state_word.store(state(number, code));
+                state_word.store_beside_cas(state(number, code));
             }
         }
         Self { topic, code, left: numbers, overruns, _poster: PhantomData }
@@ -103,9 +103,15 @@ impl<'a> Claim<'_, 'a> {
         });
         let orphan = orphan.ok_or(Full)?;
         orphan.place.store(place.raw());
+        // Before it is listed (M4): then others free it, and its block becomes another message's.
+        if !mutation::is(Mutation::ListBeforeForgetting) {
+            self.forget();
+        }
         // Release: the place with it.
         orphan.state.store(LEFT);
-        self.forget();
+        if mutation::is(Mutation::ListBeforeForgetting) {
+            self.forget();
+        }
         Ok(None)
     }
 
@@ -150,12 +156,18 @@ pub struct Full;
 /// A message that the last reader let go after its slot went on; the caller makes it its own, and frees it
 /// when it is [forgotten](Self::forget).
 #[derive(Debug)]
-pub struct Orphaned<'a> {
-    pub(crate) orphan: Orphan<'a>,
-    pub(crate) place: Place,
+pub struct Orphaned<'p, 'a> {
+    orphan: Orphan<'a>,
+    place: Place,
+    /// The list's entry bears the poster's code meanwhile.
+    _poster: PhantomData<&'p ()>,
 }
 
-impl Orphaned<'_> {
+impl<'a> Orphaned<'_, 'a> {
+    pub(crate) fn new(orphan: Orphan<'a>, place: Place) -> Self {
+        Self { orphan, place, _poster: PhantomData }
+    }
+
     /// Returns where it lies.
     #[must_use]
     pub fn place(&self) -> Place {
