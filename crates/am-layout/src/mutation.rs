@@ -59,6 +59,7 @@ pub enum Mutation {
     RecoverWithoutBarrier,
     RecoverForgetsHolds,
     RecoverForgetsOrphans,
+    OvertakenFindsNoRoom,
 }
 
 impl Mutation {
@@ -110,7 +111,7 @@ impl Mutation {
     ];
 
     /// Defects of topics.
-    pub const TOPIC: [Mutation; 15] = [
+    pub const TOPIC: [Mutation; 16] = [
         Mutation::ClaimForgetsRecord,
         Mutation::ClaimForgetsJoins,
         Mutation::JoinForgetsToTell,
@@ -126,6 +127,7 @@ impl Mutation {
         Mutation::RecoverWithoutBarrier,
         Mutation::RecoverForgetsHolds,
         Mutation::RecoverForgetsOrphans,
+        Mutation::OvertakenFindsNoRoom,
     ];
 
     /// Every defect.

@@ -126,7 +126,7 @@ impl<'a> Poster<'a> {
             }
             topic.record(tail);
             if !topic.is_finished(tail.next..tail.next + count) {
-                if topic.load_tail() == tail {
+                if topic.load_tail() == tail || mutation::is(Mutation::OvertakenFindsNoRoom) {
                     return Err(NoRoom);
                 }
                 // Another poster claimed these meanwhile: there may be room behind.
