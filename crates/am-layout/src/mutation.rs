@@ -60,6 +60,7 @@ pub enum Mutation {
     RecoverForgetsHolds,
     RecoverForgetsOrphans,
     OvertakenFindsNoRoom,
+    ListWithoutRelease,
 }
 
 impl Mutation {
@@ -111,7 +112,7 @@ impl Mutation {
     ];
 
     /// Defects of topics.
-    pub const TOPIC: [Mutation; 16] = [
+    pub const TOPIC: [Mutation; 17] = [
         Mutation::ClaimForgetsRecord,
         Mutation::ClaimForgetsJoins,
         Mutation::JoinForgetsToTell,
@@ -128,6 +129,7 @@ impl Mutation {
         Mutation::RecoverForgetsHolds,
         Mutation::RecoverForgetsOrphans,
         Mutation::OvertakenFindsNoRoom,
+        Mutation::ListWithoutRelease,
     ];
 
     /// Every defect.

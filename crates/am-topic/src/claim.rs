@@ -107,8 +107,12 @@ impl<'a> Claim<'_, 'a> {
         if !mutation::is(Mutation::ListBeforeForgetting) {
             self.forget();
         }
-        // Release: the place with it.
-        orphan.state.store(LEFT);
+        if mutation::is(Mutation::ListWithoutRelease) {
+            orphan.state.store_relaxed(LEFT);
+        } else {
+            // Release (M5): the place with it, and the mark.
+            orphan.state.store(LEFT);
+        }
         if mutation::is(Mutation::ListBeforeForgetting) {
             self.forget();
         }

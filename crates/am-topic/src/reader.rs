@@ -95,6 +95,10 @@ impl<'a> Reader<'a> {
     /// next one.
     ///
     /// Wait-free, bounded by the number of slots.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "no iterator: it ends nowhere, and holds one at a time"
+    )]
     pub fn next(&mut self) -> Next {
         // Every turn goes on by a message or more.
         for _ in 0..=self.topic.shape().slots() {

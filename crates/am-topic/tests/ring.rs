@@ -92,6 +92,19 @@ fn slow_reader_of_a_lossy_topic_keeps_what_it_holds_and_learns_what_it_missed() 
 }
 
 #[test]
+fn reader_that_advances_over_what_it_holds_goes_on_once() {
+    let world = World::new(LOG, Flow::Lossless);
+    let topic = world.topic();
+    let mut poster = topic.poster(1).unwrap();
+    let mut reader = topic.reader(2, Start::Earliest).unwrap();
+    (0..3).for_each(|n| assert!(world.post(&mut poster, n).is_ok()));
+    assert!(matches!(reader.next(), Next::Message(_)));
+    reader.advance(2);
+    reader.done();
+    assert_eq!(world.read(&mut reader), Some((Seq(2), 2)), "one more was skipped");
+}
+
+#[test]
 fn number_that_is_not_published_is_missed() {
     let world = World::new(LOG, Flow::Lossless);
     let topic = world.topic();

@@ -217,7 +217,7 @@ fn block_parked_unshared_and_handed_out_goes_to_one_other_cache() {
             bodies![
                 move |a: &Arena| {
                     let mut cache = Cache::living();
-                    let (sector, lane) = (a.world.sector_of(LIVING), cache.lane(a));
+                    let (sector, _lane) = (a.world.sector_of(LIVING), cache.lane(a));
                     assert_eq!(park_unshared(&sector, block.head, 1), Ok(()));
                     cache.parked.push(block);
                     cache.unpark(a, State::Allocated);
