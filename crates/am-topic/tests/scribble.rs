@@ -88,7 +88,7 @@ fn play(flow: Flow, steps: &[Step]) {
     for step in steps {
         match *step {
             Step::Scribble((at, value)) => {
-                wides[usize::from(at) * wides.len() >> 16].store(value);
+                wides[(usize::from(at) * wides.len()) >> 16].store(value);
                 // Whether it is still one or not.
                 let _ = Topic::open(&words, &wides);
             }

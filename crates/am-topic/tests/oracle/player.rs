@@ -318,15 +318,14 @@ impl<'a> Player<'a> {
 
     fn die_collecting(&mut self, who: usize, taken: bool) {
         let Some((owner, poster)) = pick(&mut self.posters, who) else { return };
-        let orphaned = poster.orphan();
-        let taking = orphaned.as_ref().map(|orphaned| orphaned.place());
+        let taking = poster.orphan().map(|orphaned| orphaned.place());
         if let Some(place) = taking {
             self.unlist(place);
             if taken {
                 self.heap.pass(place, NOBODY, owner);
             }
         }
-        std::mem::forget(orphaned);
+        // It has no destructor; the poster has.
         std::mem::forget(poster);
         self.dead.push(Remains { owner, pending: Vec::new(), taking });
     }
