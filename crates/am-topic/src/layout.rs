@@ -10,11 +10,9 @@ pub const READERS: usize = 64;
 #[cfg(loom)]
 pub const READERS: usize = 2;
 /// Posters that a topic can have at once.
-pub const POSTERS: usize = if cfg!(loom) { 2 } else { 64 };
+pub const POSTERS: usize = if cfg!(loom) { 3 } else { 64 };
 /// Messages that readers of a lossy topic can hold at once while their slots are used again.
 pub const HELD_MAX: usize = 2 * READERS;
-/// Most messages that one poster claims at once.
-pub(crate) const BATCH_MAX: u64 = if cfg!(loom) { 1 } else { 64 };
 /// Wide words of a pair of cache lines: processors fetch two at a time.
 const LINE: usize = if cfg!(loom) { 4 } else { 16 };
 
@@ -69,7 +67,13 @@ impl Shape {
     /// Returns how many messages a reader that comes late finds at the least, when as many were posted.
     #[must_use]
     pub const fn history(&self) -> u64 {
-        self.slots() - BATCH_MAX
+        self.slots() - self.batch_max()
+    }
+
+    /// Returns how many messages one poster claims at once, at the most.
+    #[must_use]
+    pub const fn batch_max(&self) -> u64 {
+        if cfg!(loom) { self.slots() / 2 } else { 64 }
     }
 
     /// Returns how many wide words the topic needs.
@@ -240,7 +244,7 @@ impl<'a> Topic<'a> {
     /// One poster that has not heard of it may claim one batch yet.
     pub(crate) fn oldest(&self, next: u64) -> u64 {
         let slots = self.shape.slots();
-        next.saturating_add(BATCH_MAX).saturating_sub(slots).max(slots).min(next)
+        next.saturating_add(self.shape.batch_max()).saturating_sub(slots).max(slots).min(next)
     }
 }
 

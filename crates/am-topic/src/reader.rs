@@ -60,7 +60,8 @@ impl<'a> Topic<'a> {
         // Release: with its cursor. From here on the cursor counts for whoever looks.
         seat.owner().store(owner | 1);
         if !mutation::is(Mutation::JoinForgetsToTell) {
-            self.joined();
+            // Full barrier (M3): then look at the tail.
+            self.joins().increment_full();
         }
         // After the barrier (M3): whoever claims more than the one batch that `oldest` allows for knows of
         // this reader.
@@ -73,19 +74,6 @@ impl<'a> Topic<'a> {
         };
         seat.cursor().store(cursor);
         Some(Reader { topic: *self, seat, cursor, missed: 0, holds: false })
-    }
-
-    /// Says that somebody joined. Full barrier.
-    fn joined(&self) {
-        // Bounded: a lost exchange means that another one joined.
-        let mut seen = self.joins().load();
-        for _ in 0..=READERS {
-            match self.joins().cas_full(seen, seen.wrapping_add(1)) {
-                Ok(()) => return,
-                Err(now) => seen = now,
-            }
-        }
-        self.joins().swap_full(seen.wrapping_add(1));
     }
 }
 
@@ -107,6 +95,10 @@ impl<'a> Reader<'a> {
     /// next one.
     ///
     /// Wait-free, bounded by the number of slots.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "no iterator: it ends nowhere, and holds one at a time"
+    )]
     pub fn next(&mut self) -> Next {
         // Every turn goes on by a message or more.
         for _ in 0..=self.topic.shape().slots() {
@@ -140,9 +132,19 @@ impl<'a> Reader<'a> {
         if self.topic.slot(self.cursor).state.load() == state(self.cursor, PUBLISHED) {
             return true;
         }
-        self.seat.hold().store(0);
+        self.let_go();
         self.holds = false;
         false
+    }
+
+    /// Nothing is held any more.
+    fn let_go(&self) {
+        if mutation::is(Mutation::LetGoWithoutRelease) {
+            self.seat.hold().store_relaxed(0);
+        } else {
+            // Release (M5): whoever frees the message comes after our look at it.
+            self.seat.hold().store(0);
+        }
     }
 
     /// Lets the message go that [`next`](Self::next) returned, and goes on behind it.
@@ -155,7 +157,7 @@ impl<'a> Reader<'a> {
     /// Lets the message go that [`next`](Self::next) returned; it comes again.
     pub fn put_off(&mut self) {
         if core::mem::take(&mut self.holds) && self.topic.shape().flow == Flow::Lossy {
-            self.seat.hold().store(0);
+            self.let_go();
         }
     }
 
@@ -172,8 +174,9 @@ impl<'a> Reader<'a> {
         same.then_some(Held { seq, entry })
     }
 
-    /// Goes on by `count` messages at once, all of which were [seen](Self::peek).
+    /// Goes on by `count` messages at once, all of which were [seen](Self::peek); one that is held counts.
     pub fn advance(&mut self, count: u64) {
+        self.holds = false;
         self.cursor += count;
         self.tell_cursor();
     }
@@ -187,10 +190,14 @@ impl<'a> Reader<'a> {
 
     fn tell_cursor(&self) {
         if self.topic.shape().flow == Flow::Lossy {
-            self.seat.hold().store(0);
+            self.let_go();
         }
-        // Release (M1): whoever overwrites what lies before comes after our looks at it.
-        self.seat.cursor().store(self.cursor);
+        if mutation::is(Mutation::CursorWithoutRelease) {
+            self.seat.cursor().store_relaxed(self.cursor);
+        } else {
+            // Release (M1): whoever overwrites what lies before comes after our looks at it.
+            self.seat.cursor().store(self.cursor);
+        }
     }
 
     fn look_at(&self, number: u64) -> Look {
