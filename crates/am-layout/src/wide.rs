@@ -90,7 +90,9 @@ impl Wide {
     #[inline]
     pub fn store_beside_cas(&self, value: u64) {
         #[cfg(loom)]
-        self.counted().swap(value, Release);
+        if crate::mutation::before_write() {
+            self.0.swap(value, Release);
+        }
         #[cfg(not(loom))]
         self.store(value);
     }
