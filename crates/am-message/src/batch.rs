@@ -136,7 +136,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
                 }
             }
         }
-        self.rouse();
+        self.shared.rouse();
         result
     }
 }
@@ -281,6 +281,7 @@ impl<S: MessageSet + ?Sized> Drop for Batch<'_, S> {
             self.reader.reader.put_off();
         } else {
             self.reader.reader.advance(self.many.span);
+            self.reader.shared.rouse_followers();
         }
     }
 }

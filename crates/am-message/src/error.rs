@@ -1,6 +1,6 @@
 //! What can go wrong with topics.
 
-use am_topic::BadTopic;
+use am_topic::{BadTopic, NoLeader};
 
 /// Why a topic cannot be made, opened or used.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,15 @@ pub enum TopicError {
         name: String,
         /// Seats.
         maximum: usize,
+    },
+    /// A reader that was to be followed is not there, or of another topic, or one too many.
+    #[error("topic {name:?}: {cause}")]
+    NoLeader {
+        /// The topic's name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        cause: NoLeader,
     },
     /// All posters' numbers are taken.
     #[error("topic {name:?} has {maximum} posters already")]

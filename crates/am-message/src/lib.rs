@@ -25,7 +25,7 @@ mod topic;
 extern crate self as am_message;
 
 pub use am_shm::WaitStrategy;
-pub use am_topic::{Seq, Start};
+pub use am_topic::{NoLeader, ReaderId, Seq, Start};
 pub use batch::{Batch, Item, Posted};
 pub use error::{BatchError, PostError, TopicError};
 pub use kind::{Kind, Shape};

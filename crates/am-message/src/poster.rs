@@ -11,7 +11,6 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -131,7 +130,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
             return Err(Unsent::Full(block));
         };
         let (seq, _old) = self.put(claim, block, kind, number)?;
-        self.rouse();
+        self.shared.rouse();
         Ok(Receipt { seq })
     }
 
@@ -174,15 +173,6 @@ impl<S: MessageSet + ?Sized> Poster<S> {
             let block = self.take_back(orphaned.place());
             orphaned.forget();
             drop(block);
-        }
-    }
-
-    /// Wakes readers that sleep.
-    pub(crate) fn rouse(&self) {
-        if self.shared.topic.nappers().load_relaxed() > 0 {
-            // Full barrier (E15): what was published before is seen by whoever is counted as asleep after.
-            fence(SeqCst);
-            self.shared.berth().rouse(u32::MAX);
         }
     }
 

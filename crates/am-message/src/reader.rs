@@ -4,11 +4,14 @@ use crate::topic::Shared;
 use crate::{BadMessage, KindOf, MessageSet};
 use am_layout::Offset;
 use am_shm::{WaitStrategy, Waiter};
-use am_topic::{Held, Next, Seq};
+use am_topic::{Held, Next, ReaderId, Seq};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// How often a reader that waits for other readers asks who is dead.
+const RECOVERY_EVERY: Duration = Duration::from_millis(100);
 
 /// Sees every message of a topic from where it started on. For one thread at a time.
 pub struct Reader<S: MessageSet + ?Sized> {
@@ -17,6 +20,7 @@ pub struct Reader<S: MessageSet + ?Sized> {
     pub(crate) shared: Arc<Shared>,
     waiter: Waiter,
     naps: bool,
+    depends: bool,
     pub(crate) damaged: u64,
     _set: PhantomData<Box<S>>,
 }
@@ -52,13 +56,17 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         shared: Arc<Shared>,
         reader: am_topic::Reader<'static>,
         strategy: WaitStrategy,
+        depends: bool,
     ) -> Self {
+        if depends {
+            shared.topic.count_follower(1);
+        }
         let naps = matches!(strategy, WaitStrategy::SpinThenPark { .. });
         if naps {
             shared.topic.count_napper(1);
         }
         let waiter = Waiter::new(strategy);
-        Self { reader, shared, waiter, naps, damaged: 0, _set: PhantomData }
+        Self { reader, shared, waiter, naps, depends, damaged: 0, _set: PhantomData }
     }
 
     /// Takes the next message; waits for it.
@@ -104,6 +112,18 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         self.reader.missed() + self.damaged
     }
 
+    /// Returns how others [follow](crate::ReaderBuilder::after_id) this reader, in whichever process.
+    #[must_use]
+    pub fn id(&self) -> ReaderId {
+        self.reader.id()
+    }
+
+    /// Tells whether every reader that this one [follows](crate::ReaderBuilder::after) is there still.
+    #[must_use]
+    pub fn follows_all(&self) -> bool {
+        self.reader.follows_all()
+    }
+
     /// Returns the number of the message that comes next.
     #[must_use]
     pub fn position(&self) -> Seq {
@@ -125,7 +145,16 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         }
         let mut waiter = self.waiter.clone();
         let shared = self.shared.clone();
-        waiter.wait(shared.berth(), || look(self), deadline)
+        loop {
+            // Who waits for other readers asks now and then whether they are dead.
+            let turn = self.depends.then(|| Instant::now() + RECOVERY_EVERY);
+            let end = turn.into_iter().chain(deadline).min();
+            let found = waiter.wait(shared.berth(), || look(self), end);
+            if found.is_some() || end == deadline {
+                return found;
+            }
+            shared.matrix.recover();
+        }
     }
 
     /// The next message, held and checked.
@@ -135,8 +164,14 @@ impl<S: MessageSet + ?Sized> Reader<S> {
             if let Some(found) = self.check(held) {
                 return Some(found);
             }
-            self.reader.done();
+            self.done();
         }
+    }
+
+    /// Lets the message go that is held.
+    fn done(&mut self) {
+        self.reader.done();
+        self.shared.rouse_followers();
     }
 
     /// Checks the block of a message that is held; counts one that somebody scribbled on.
@@ -212,6 +247,13 @@ impl<S: MessageSet + ?Sized> Received<'_, S> {
         self.found.held.seq
     }
 
+    /// Tells whether every reader that its reader [follows](crate::ReaderBuilder::after) is there still: then
+    /// all of them have let this message go.
+    #[must_use]
+    pub fn follows_all(&self) -> bool {
+        self.reader.follows_all()
+    }
+
     /// Lets the message go without taking it: this reader gets it again.
     pub fn put_back(mut self) {
         self.kept = true;
@@ -220,7 +262,7 @@ impl<S: MessageSet + ?Sized> Received<'_, S> {
 
 impl<S: MessageSet + ?Sized> Drop for Received<'_, S> {
     fn drop(&mut self) {
-        if self.kept { self.reader.reader.put_off() } else { self.reader.reader.done() }
+        if self.kept { self.reader.reader.put_off() } else { self.reader.done() }
     }
 }
 
@@ -239,6 +281,9 @@ impl<S: MessageSet + ?Sized> Drop for Reader<S> {
     fn drop(&mut self) {
         if self.naps {
             self.shared.topic.count_napper(-1);
+        }
+        if self.depends {
+            self.shared.topic.count_follower(-1);
         }
     }
 }
