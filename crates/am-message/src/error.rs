@@ -1,6 +1,6 @@
 //! What can go wrong with topics.
 
-use am_topic::BadTopic;
+use am_topic::{BadTopic, NoLeader};
 
 /// Why a topic cannot be made, opened or used.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,15 @@ pub enum TopicError {
         /// Seats.
         maximum: usize,
     },
+    /// A reader that was to be followed is not there, or of another topic, or one too many.
+    #[error("topic {name:?}: {cause}")]
+    NoLeader {
+        /// The topic's name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        cause: NoLeader,
+    },
     /// All posters' numbers are taken.
     #[error("topic {name:?} has {maximum} posters already")]
     TooManyPosters {
@@ -79,4 +88,15 @@ pub enum PostError {
         /// Its length in bytes.
         len_bytes: usize,
     },
+}
+
+/// Why not all of a batch was posted: the first so many messages were, and no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{posted} messages of the batch were posted, then: {cause}")]
+pub struct BatchError {
+    /// How many messages were posted, counted from the first.
+    pub posted: u64,
+    /// Why the next one was not.
+    #[source]
+    pub cause: PostError,
 }

@@ -4,20 +4,24 @@ use crate::topic::Shared;
 use crate::{BadMessage, KindOf, MessageSet};
 use am_layout::Offset;
 use am_shm::{WaitStrategy, Waiter};
-use am_topic::{Held, Next, Seq};
+use am_topic::{Held, Next, ReaderId, Seq};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How often a reader that waits for other readers asks who is dead.
+const RECOVERY_EVERY: Duration = Duration::from_millis(100);
+
 /// Sees every message of a topic from where it started on. For one thread at a time.
 pub struct Reader<S: MessageSet + ?Sized> {
     /// Stands before what it looks into.
-    reader: am_topic::Reader<'static>,
-    shared: Arc<Shared>,
+    pub(crate) reader: am_topic::Reader<'static>,
+    pub(crate) shared: Arc<Shared>,
     waiter: Waiter,
     naps: bool,
-    damaged: u64,
+    depends: bool,
+    pub(crate) damaged: u64,
     _set: PhantomData<Box<S>>,
 }
 
@@ -36,7 +40,7 @@ pub struct Info {
 }
 
 impl Info {
-    fn of(held: &Held) -> Self {
+    pub(crate) fn of(held: &Held) -> Self {
         let entry = &held.entry;
         Self {
             seq: held.seq,
@@ -52,13 +56,17 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         shared: Arc<Shared>,
         reader: am_topic::Reader<'static>,
         strategy: WaitStrategy,
+        depends: bool,
     ) -> Self {
+        if depends {
+            shared.topic.count_follower(1);
+        }
         let naps = matches!(strategy, WaitStrategy::SpinThenPark { .. });
         if naps {
             shared.topic.count_napper(1);
         }
         let waiter = Waiter::new(strategy);
-        Self { reader, shared, waiter, naps, damaged: 0, _set: PhantomData }
+        Self { reader, shared, waiter, naps, depends, damaged: 0, _set: PhantomData }
     }
 
     /// Takes the next message; waits for it.
@@ -104,6 +112,18 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         self.reader.missed() + self.damaged
     }
 
+    /// Returns how others [follow](crate::ReaderBuilder::after_id) this reader, in whichever process.
+    #[must_use]
+    pub fn id(&self) -> ReaderId {
+        self.reader.id()
+    }
+
+    /// Tells whether every reader that this one [follows](crate::ReaderBuilder::after) is there still.
+    #[must_use]
+    pub fn follows_all(&self) -> bool {
+        self.reader.follows_all()
+    }
+
     /// Returns the number of the message that comes next.
     #[must_use]
     pub fn position(&self) -> Seq {
@@ -111,29 +131,62 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     }
 
     fn look_until(&mut self, deadline: Option<Instant>) -> Option<Found> {
-        if let Some(found) = self.look() {
+        self.wait_until(deadline, Self::look)
+    }
+
+    /// Waits until `look` finds something, or time is over.
+    pub(crate) fn wait_until<T>(
+        &mut self,
+        deadline: Option<Instant>,
+        mut look: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<T> {
+        if let Some(found) = look(self) {
             return Some(found);
         }
         let mut waiter = self.waiter.clone();
         let shared = self.shared.clone();
-        waiter.wait(shared.berth(), || self.look(), deadline)
+        loop {
+            // Who waits for other readers asks now and then whether they are dead.
+            let turn = self.depends.then(|| Instant::now() + RECOVERY_EVERY);
+            let end = turn.into_iter().chain(deadline).min();
+            let found = waiter.wait(shared.berth(), || look(self), end);
+            if found.is_some() || end == deadline {
+                return found;
+            }
+            shared.matrix.recover();
+        }
     }
 
     /// The next message, held and checked.
-    fn look(&mut self) -> Option<Found> {
+    pub(crate) fn look(&mut self) -> Option<Found> {
         loop {
             let Next::Message(held) = self.reader.next() else { return None };
-            let place = held.entry.place;
-            // SAFETY: a published message is nobody's block, and stays as it is while it is held (M1).
-            let bytes = unsafe { self.shared.matrix.common_bytes(Offset::from_raw(place.offset)) };
-            match bytes {
-                Ok(bytes) if bytes.len() == place.len as usize => {
-                    return Some(Found { held, payload: NonNull::from(bytes) });
-                }
-                // Somebody scribbled: nothing can be shown of it.
-                _ => self.damaged += 1,
+            if let Some(found) = self.check(held) {
+                return Some(found);
             }
-            self.reader.done();
+            self.done();
+        }
+    }
+
+    /// Lets the message go that is held.
+    fn done(&mut self) {
+        self.reader.done();
+        self.shared.rouse_followers();
+    }
+
+    /// Checks the block of a message that is held; counts one that somebody scribbled on.
+    pub(crate) fn check(&mut self, held: Held) -> Option<Found> {
+        let place = held.entry.place;
+        // SAFETY: a published message is nobody's block, and stays as it is while it is held (M1).
+        let bytes = unsafe { self.shared.matrix.common_bytes(Offset::from_raw(place.offset)) };
+        match bytes {
+            Ok(bytes) if bytes.len() == place.len as usize => {
+                Some(Found { held, payload: NonNull::from(bytes) })
+            }
+            _ => {
+                self.damaged += 1;
+                None
+            }
         }
     }
 
@@ -143,9 +196,20 @@ impl<S: MessageSet + ?Sized> Reader<S> {
 }
 
 /// A message that a reader holds.
-struct Found {
-    held: Held,
+pub(crate) struct Found {
+    pub held: Held,
     payload: NonNull<[u8]>,
+}
+
+impl Found {
+    /// The payload's bytes.
+    ///
+    /// # Safety
+    /// The message is held as long as they are used, and the matrix that it lies in is there.
+    pub unsafe fn bytes<'a>(&self) -> &'a [u8] {
+        // SAFETY: the payload lies in the arena, and was checked; the rest the caller promises (M1).
+        unsafe { self.payload.as_ref() }
+    }
 }
 
 /// A message, looked at where it lies. Dropping it lets it go, and the reader goes on.
@@ -167,9 +231,8 @@ impl<S: MessageSet + ?Sized> Received<'_, S> {
     /// Returns the payload's bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the payload lies in the arena, which the reader's matrix keeps; it was checked, and stays as
-        // it is while the message is held (M1).
-        unsafe { self.found.payload.as_ref() }
+        // SAFETY: the reader's matrix keeps the arena, and the message is held as long as this guard lives.
+        unsafe { self.found.bytes() }
     }
 
     /// Returns what is known of it.
@@ -184,6 +247,13 @@ impl<S: MessageSet + ?Sized> Received<'_, S> {
         self.found.held.seq
     }
 
+    /// Tells whether every reader that its reader [follows](crate::ReaderBuilder::after) is there still: then
+    /// all of them have let this message go.
+    #[must_use]
+    pub fn follows_all(&self) -> bool {
+        self.reader.follows_all()
+    }
+
     /// Lets the message go without taking it: this reader gets it again.
     pub fn put_back(mut self) {
         self.kept = true;
@@ -192,7 +262,7 @@ impl<S: MessageSet + ?Sized> Received<'_, S> {
 
 impl<S: MessageSet + ?Sized> Drop for Received<'_, S> {
     fn drop(&mut self) {
-        if self.kept { self.reader.reader.put_off() } else { self.reader.reader.done() }
+        if self.kept { self.reader.reader.put_off() } else { self.reader.done() }
     }
 }
 
@@ -211,6 +281,9 @@ impl<S: MessageSet + ?Sized> Drop for Reader<S> {
     fn drop(&mut self) {
         if self.naps {
             self.shared.topic.count_napper(-1);
+        }
+        if self.depends {
+            self.shared.topic.count_follower(-1);
         }
     }
 }

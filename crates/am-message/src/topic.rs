@@ -5,10 +5,11 @@ use crate::{MessageSet, Poster, Reader, Start};
 use am_layout::{Wide, Word};
 use am_matrix::{Error, Matrix, Spill};
 use am_shm::{Berth, WaitStrategy};
-use am_topic::{Flow, POSTERS, READERS, Shape};
+use am_topic::{Flow, NoLeader, POSTERS, READERS, ReaderId, Shape};
 use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 
 /// What blocks of topics are called in the directory of names.
 pub const KIND: u32 = am_matrix::TOPIC_KIND;
@@ -39,6 +40,22 @@ pub(crate) struct Shared {
 impl Shared {
     pub fn berth(&self) -> Berth<'_> {
         Berth::new(self.topic.sleepers(), self.topic.bell())
+    }
+
+    /// Wakes readers that sleep.
+    pub fn rouse(&self) {
+        if self.topic.nappers().load_relaxed() > 0 {
+            // Full barrier (E15): what was published before is seen by whoever is counted as asleep after.
+            fence(SeqCst);
+            self.berth().rouse(u32::MAX);
+        }
+    }
+
+    /// Wakes readers that follow one who went on.
+    pub fn rouse_followers(&self) {
+        if self.topic.followers().load_relaxed() > 0 {
+            self.rouse();
+        }
     }
 }
 
@@ -86,7 +103,7 @@ impl<S: MessageSet + ?Sized> Topic<S> {
     /// Starts the settings for a reader.
     pub fn reader(&self) -> ReaderBuilder<S> {
         let (topic, start) = (self.clone(), Start::Latest);
-        ReaderBuilder { topic, start, strategy: WaitStrategy::default() }
+        ReaderBuilder { topic, start, strategy: WaitStrategy::default(), leaders: Vec::new() }
     }
 
     /// Returns the topic's name.
@@ -129,6 +146,8 @@ pub struct ReaderBuilder<S: MessageSet + ?Sized> {
     topic: Topic<S>,
     start: Start,
     strategy: WaitStrategy,
+    /// `None` for one of another topic.
+    leaders: Vec<Option<ReaderId>>,
 }
 
 impl<S: MessageSet + ?Sized> ReaderBuilder<S> {
@@ -144,11 +163,29 @@ impl<S: MessageSet + ?Sized> ReaderBuilder<S> {
         self
     }
 
+    /// Lets the reader follow another one (at most 8): it sees a message only when the other one has let it go,
+    /// and sees what that one did before.
+    ///
+    /// When the other one leaves or dies, this reader goes on by itself: nobody waits for the dead. That is
+    /// noticed within a tenth of a second. Who must not go on then asks
+    /// [`Received::follows_all`](crate::Received::follows_all).
+    pub fn after(mut self, other: &Reader<S>) -> Self {
+        let is_here = std::ptr::eq(other.shared.topic.bell(), self.topic.shared.topic.bell());
+        self.leaders.push(is_here.then(|| other.id()));
+        self
+    }
+
+    /// As [`after`](Self::after), of a reader that told its [id](Reader::id), in whichever process.
+    pub fn after_id(mut self, other: ReaderId) -> Self {
+        self.leaders.push(Some(other));
+        self
+    }
+
     /// Joins: from here on the reader's messages are kept for it, in a lossless topic.
     ///
     /// # Errors
-    /// [`TopicError::TooManyReaders`] when there are 64; [`TopicError::Matrix`] in a child that inherited the
-    /// matrix by fork.
+    /// [`TopicError::TooManyReaders`] when there are 64; [`TopicError::NoLeader`] when one to be followed is not
+    /// there; [`TopicError::Matrix`] in a child that inherited the matrix by fork.
     pub fn open(self) -> Result<Reader<S>, TopicError> {
         let shared = self.topic.shared.clone();
         let owner = self.topic.owner()?;
@@ -158,8 +195,12 @@ impl<S: MessageSet + ?Sized> ReaderBuilder<S> {
             shared.topic.reader(owner, self.start)
         });
         let full = || TopicError::TooManyReaders { name: shared.name.clone(), maximum: READERS };
-        let reader = made.ok_or_else(full)?;
-        Ok(Reader::new(shared, reader, self.strategy))
+        let mut reader = made.ok_or_else(full)?;
+        for &leader in &self.leaders {
+            let followed = leader.ok_or(NoLeader::Gone).and_then(|leader| reader.follow(leader));
+            followed.map_err(|cause| TopicError::NoLeader { name: shared.name.clone(), cause })?;
+        }
+        Ok(Reader::new(shared, reader, self.strategy, !self.leaders.is_empty()))
     }
 }
 

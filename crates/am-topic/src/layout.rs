@@ -184,12 +184,27 @@ impl<'a> Topic<'a> {
         &self.wides[JOINS_AT + 1]
     }
 
+    /// How many readers follow others: while there is none, a reader that goes on need not tell anybody.
+    #[must_use]
+    pub fn followers(&self) -> &'a Wide {
+        &self.wides[JOINS_AT + 2]
+    }
+
     /// Counts a reader that may sleep, or one less.
     pub fn count_napper(&self, more: i64) {
+        Self::count(self.nappers(), more);
+    }
+
+    /// Counts a reader that follows others, or one less.
+    pub fn count_follower(&self, more: i64) {
+        Self::count(self.followers(), more);
+    }
+
+    fn count(word: &Wide, more: i64) {
         // Bounded: who loses a million exchanges leaves the count wrong, which costs time, or a slice of sleep.
-        let mut seen = self.nappers().load();
+        let mut seen = word.load();
         for _ in 0..1 << 20 {
-            match self.nappers().cas_full(seen, seen.saturating_add_signed(more)) {
+            match word.cas_full(seen, seen.saturating_add_signed(more)) {
                 Ok(()) => return,
                 Err(now) => seen = now,
             }
@@ -284,6 +299,11 @@ impl<'a> Seat<'a> {
     /// 0 when nobody has the seat; else 2 × the owner, + 1 when its cursor counts.
     pub fn owner(&self) -> &'a Wide {
         &self.0[2]
+    }
+
+    /// How many readers had the seat, this one included.
+    pub fn turn(&self) -> &'a Wide {
+        &self.0[3]
     }
 
     /// The reader's cursor, if it counts.

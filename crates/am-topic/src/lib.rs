@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod claim;
+mod follow;
 mod layout;
 mod poster;
 mod reader;
@@ -23,6 +24,7 @@ mod recover;
 mod slot;
 
 pub use claim::{Claim, Claims, Full, Orphaned};
+pub use follow::{LEADERS_MAX, NoLeader, ReaderId};
 pub use layout::{BadTopic, Flow, HELD_MAX, POSTERS, READERS, Shape, Topic, WIDES_FIXED};
 pub use poster::{NoRoom, Poster};
 pub use reader::{Held, Next, Reader, Start};

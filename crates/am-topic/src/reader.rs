@@ -1,5 +1,6 @@
 //! A reader: a cursor, and what it promises the posters.
 
+use crate::follow::{Leaders, NoLeader, ReaderId};
 use crate::layout::{Flow, READERS, Seat, Topic};
 use crate::slot::{ABORTED, Entry, PUBLISHED, Seq, parts, state};
 use am_layout::mutation::{self, Mutation};
@@ -38,6 +39,8 @@ pub struct Held {
 pub struct Reader<'a> {
     topic: Topic<'a>,
     seat: Seat<'a>,
+    id: ReaderId,
+    leaders: Leaders<'a>,
     /// As a slot's number.
     cursor: u64,
     missed: u64,
@@ -52,9 +55,14 @@ impl<'a> Topic<'a> {
     #[must_use]
     pub fn reader(&self, owner: u32, start: Start) -> Option<Reader<'a>> {
         let owner = u64::from(owner) << 1;
-        let seat = (0..READERS).map(|number| self.seat(number)).find(|seat| {
+        let number = (0..READERS).find(|&number| {
+            let seat = self.seat(number);
             seat.owner().load_relaxed() == 0 && seat.owner().cas_full(0, owner).is_ok()
         })?;
+        let seat = self.seat(number);
+        // The one before is gone, before the cursor is another's (M7).
+        let turn = seat.turn().load().wrapping_add(1) & (u64::MAX >> 8);
+        seat.turn().store(turn);
         seat.hold().store(0);
         seat.cursor().store(self.oldest(self.load_tail().next));
         // Release: with its cursor. From here on the cursor counts for whoever looks.
@@ -73,7 +81,9 @@ impl<'a> Topic<'a> {
             Start::At(seq) => seq.slot_number(self.shape()).clamp(oldest, next),
         };
         seat.cursor().store(cursor);
-        Some(Reader { topic: *self, seat, cursor, missed: 0, holds: false })
+        let id = ReaderId { seat: number, turn };
+        let leaders = Leaders::none(*self);
+        Some(Reader { topic: *self, seat, id, leaders, cursor, missed: 0, holds: false })
     }
 }
 
@@ -91,6 +101,30 @@ impl<'a> Reader<'a> {
         self.missed
     }
 
+    /// Returns how others follow this reader.
+    #[must_use]
+    pub fn id(&self) -> ReaderId {
+        self.id
+    }
+
+    /// Follows another reader: what that has not let go does not come to this one.
+    ///
+    /// When the other one leaves, or is recovered from, this one goes on by itself: see
+    /// [`follows_all`](Self::follows_all).
+    ///
+    /// # Errors
+    /// [`NoLeader`] when the other one is not there, or this one follows too many.
+    pub fn follow(&mut self, id: ReaderId) -> Result<(), NoLeader> {
+        self.leaders.add(id)
+    }
+
+    /// Tells whether every reader that this one follows is there still: then all of them have let go what came
+    /// to this one.
+    #[must_use]
+    pub fn follows_all(&self) -> bool {
+        self.leaders.are_there()
+    }
+
     /// Looks for the next message, and holds it if there is one. Call [`done`](Self::done) before the
     /// next one.
     ///
@@ -102,6 +136,9 @@ impl<'a> Reader<'a> {
     pub fn next(&mut self) -> Next {
         // Every turn goes on by a message or more.
         for _ in 0..=self.topic.shape().slots() {
+            if !self.leaders.let_go(self.cursor) {
+                return Next::Nothing;
+            }
             match self.look_at(self.cursor) {
                 Look::Message(entry) => {
                     if self.hold(&entry) {
@@ -166,6 +203,9 @@ impl<'a> Reader<'a> {
     #[must_use]
     pub fn peek(&self, ahead: u64) -> Option<Held> {
         let number = self.cursor.checked_add(ahead)?;
+        if !self.leaders.have_let_go(number) {
+            return None;
+        }
         let Look::Message(entry) = self.look_at(number) else { return None };
         // It may have been overwritten while it was read.
         am_layout::order_loads();
