@@ -342,6 +342,18 @@ impl Matrix {
         }
     }
 
+    /// Says that a payload will soon be read: its header and first line are fetched meanwhile.
+    #[doc(hidden)]
+    #[inline]
+    pub fn prefetch_payload(&self, offset: Offset) {
+        if let Some((part, granule)) = self.find(offset) {
+            let geometry = &part.geometry;
+            let header = geometry.data_bytes + (u64::from(granule) << geometry.granule_shift);
+            self.arena().prefetch_read(header);
+            self.arena().prefetch_read(header + 64);
+        }
+    }
+
     /// Returns the address of the payload at `offset` in this process.
     ///
     /// It does not say that a block lives there; dereferencing is the caller's `unsafe`.

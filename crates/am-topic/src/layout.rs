@@ -1,6 +1,6 @@
 //! Where everything of a topic lies in its words.
 
-use crate::slot::{ABORTED, Seq, Slot, state};
+use crate::slot::{ABORTED, PUBLISHED, Place, Seq, Slot, state};
 use am_layout::{Wide, Word};
 
 /// Readers that a topic can have at once.
@@ -209,6 +209,23 @@ impl<'a> Topic<'a> {
                 Err(now) => seen = now,
             }
         }
+    }
+
+    /// Returns where a message lies, if it is there to be read; a hint.
+    #[must_use]
+    pub fn glimpse(&self, seq: Seq) -> Option<Place> {
+        let number = seq.slot_number(&self.shape);
+        let slot = self.slot(number);
+        let is_there = slot.state.load() == state(number, PUBLISHED);
+        is_there.then(|| Place::from_raw(slot.place.load_relaxed())).flatten()
+    }
+
+    /// Returns what the slot of a message names by now, and where that stands: for who will overwrite it soon,
+    /// and wants its lines before. A hint.
+    #[must_use]
+    pub fn ahead(&self, seq: Seq) -> (Option<Place>, &'a Wide) {
+        let slot = self.slot(seq.slot_number(&self.shape));
+        (Place::from_raw(slot.place.load_relaxed()), slot.place)
     }
 
     /// Returns the number that the next message will have.

@@ -119,7 +119,7 @@ impl<'a> Poster<'a> {
     /// # Errors
     /// [`NoRoom`] when there is not even room for one.
     pub fn claim_up_to(&mut self, count: u64) -> Result<Claims<'_, 'a>, NoRoom> {
-        let mut count = count.clamp(1, BATCH_MAX);
+        let mut count = count.clamp(1, self.topic.shape().batch_max());
         loop {
             match self.take_numbers(count) {
                 Ok((numbers, overruns)) => {
