@@ -289,7 +289,6 @@ impl Matrix {
     /// # Errors
     /// [`Error::NotAPayload`] or [`Error::NotAllocated`].
     #[inline]
-    #[expect(clippy::redundant_closure, reason = "the function alone is of one lifetime only")]
     pub fn from_offset(&self, offset: Offset) -> Result<Block<'_>, Error> {
         // The function itself is not general enough in the lifetime of the headers.
         #[allow(clippy::redundant_closure)]
