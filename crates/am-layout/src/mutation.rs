@@ -49,6 +49,14 @@ pub enum Mutation {
     DepotWithoutAcquire,
     UnsharedWithoutRelease,
     RecoverAsksLate,
+    ProofForgetsLook,
+    ProofForgetsReturns,
+    ProofForgetsMoves,
+    ProofForgetsLoose,
+    CarveForgetsMove,
+    ClearForgetsIntent,
+    ClearForgetsMove,
+    HealForgetsMove,
 }
 
 impl Mutation {
@@ -88,6 +96,18 @@ impl Mutation {
         Mutation::RecoverForgetsTouched,
     ];
 
+    /// Defects of the proof that a sector is exhausted, and of what operations tell it.
+    pub const PROOF: [Mutation; 8] = [
+        Mutation::ProofForgetsLook,
+        Mutation::ProofForgetsReturns,
+        Mutation::ProofForgetsMoves,
+        Mutation::ProofForgetsLoose,
+        Mutation::CarveForgetsMove,
+        Mutation::ClearForgetsIntent,
+        Mutation::ClearForgetsMove,
+        Mutation::HealForgetsMove,
+    ];
+
     /// Defects of the thread caches.
     pub const CACHE: [Mutation; 9] = [
         Mutation::CutForgetsFirst,
@@ -108,7 +128,7 @@ impl Mutation {
     /// Every defect.
     pub fn all() -> impl Iterator<Item = &'static Mutation> {
         let algorithm = Self::DIRECT.iter().chain(&Self::RECOVERY);
-        algorithm.chain(&Self::CACHE).chain(&Self::DEPOT)
+        algorithm.chain(&Self::PROOF).chain(&Self::CACHE).chain(&Self::DEPOT)
     }
 }
 
