@@ -32,7 +32,13 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let bound = bound(args)?;
     let mut command = process::cargo(["test", "--release"]);
     command
-        .args(["--package=am-ripple", "--test=model", "--test=proof", "--test=recovery", "--test=cache"])
+        .args([
+            "--package=am-ripple",
+            "--test=model",
+            "--test=proof",
+            "--test=recovery",
+            "--test=cache",
+        ])
         .args(["--package=am-cache", "--test=depot"])
         // A folder of its own: the flag would otherwise rebuild everything, here and back again.
         .env("CARGO_TARGET_DIR", process::target_dir().join("loom"))

@@ -3,11 +3,11 @@
 use crate::arena::{Arena, BlockHeaders};
 use crate::error::{Error, SectorId};
 use crate::request::Request;
+use am_layout::roster::Roster;
 use am_layout::{
     BadGeometry, CONTROL_AT_BYTES, CONTROL_WORDS, Geometry, OFFSET_UNIT_BYTES, Offset, SECTORS,
     SectorGeometry, State,
 };
-use am_layout::roster::Roster;
 use am_ripple::{Carved, NoBlock, Others, Want};
 use am_tlsf::{Index, IndexShape, Lane, Sector};
 use std::ptr::NonNull;
@@ -101,8 +101,7 @@ impl<'a> Part<'a> {
             return am_ripple::allocate_beside(&self.sector, lane, want, &others);
         }
         // Held while it is trimmed to its size, so that no forged offset can free it meanwhile.
-        let carved =
-            am_ripple::allocate_beside(&self.sector, lane, &want.but_held(), &others)?;
+        let carved = am_ripple::allocate_beside(&self.sector, lane, &want.but_held(), &others)?;
         let _ = am_ripple::give(&self.sector, carved.head);
         Ok(carved)
     }

@@ -207,12 +207,7 @@ impl<'a, H: Headers> Sector<'a, H> {
     }
 
     /// As [`Index::find`], for whoever is in no operation.
-    pub(crate) fn find_hint(
-        &self,
-        lane: &Lane<'_>,
-        cell: Cell,
-        below: u32,
-    ) -> Option<(Cell, u32)> {
+    pub(crate) fn find_hint(&self, lane: &Lane<'_>, cell: Cell, below: u32) -> Option<(Cell, u32)> {
         self.index.find(cell, below, |clear| {
             self.clearing(lane, clear);
         })
@@ -401,7 +396,9 @@ impl<'a, H: Headers> Sector<'a, H> {
         let end = at.saturating_add(CHUNK_LEN).min(self.len());
         while at < end {
             match self.seen_at(at) {
-                Seen::Head(am_layout::State::Free, len) if accept(at, len) => return Some((at, len)),
+                Seen::Head(am_layout::State::Free, len) if accept(at, len) => {
+                    return Some((at, len));
+                }
                 Seen::Head(_, len) => at = at.saturating_add(len),
                 _ => at += 1,
             }
