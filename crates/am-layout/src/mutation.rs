@@ -57,6 +57,7 @@ pub enum Mutation {
     ClearForgetsIntent,
     ClearForgetsMove,
     HealForgetsMove,
+    RecoverForgetsLoose,
 }
 
 impl Mutation {
@@ -97,7 +98,7 @@ impl Mutation {
     ];
 
     /// Defects of the proof that a sector is exhausted, and of what operations tell it.
-    pub const PROOF: [Mutation; 8] = [
+    pub const PROOF: [Mutation; 9] = [
         Mutation::ProofForgetsLook,
         Mutation::ProofForgetsReturns,
         Mutation::ProofForgetsMoves,
@@ -106,6 +107,7 @@ impl Mutation {
         Mutation::ClearForgetsIntent,
         Mutation::ClearForgetsMove,
         Mutation::HealForgetsMove,
+        Mutation::RecoverForgetsLoose,
     ];
 
     /// Defects of the thread caches.

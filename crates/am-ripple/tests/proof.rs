@@ -9,6 +9,7 @@ use am_layout::mutation::Mutation;
 use am_layout::{State, head};
 use am_ripple::{Others, Proof, Want, ack, ack_many, grow, prove, repair, split};
 use am_tlsf::{CHUNK_SHIFT, Cell};
+use harness::death::{self, DEAD, DEAD_LANE, for_every_death};
 use harness::{Arena, all_noticed, bodies, body, check, race};
 use loom::sync::Arc;
 use world::{World, want};
@@ -16,22 +17,26 @@ use world::{World, want};
 /// Lane, and owner, of whoever proves; and of whoever moves something meanwhile.
 const PROVER: usize = 0;
 const MOVER: usize = 1;
+const OTHER: usize = 2;
 
 fn arena(granules: u32) -> Arena {
     let mut arena = Arena::new(granules);
     arena.world = World::shared(granules);
-    for number in [PROVER, MOVER] {
+    for number in [PROVER, MOVER, OTHER] {
         arena.world.lane(number, number as u32 + 1);
     }
     arena
 }
 
-/// Whether `number` proves that no block of `len` granules is free.
-fn proves(arena: &Arena, number: usize, len: u32) -> bool {
+/// What comes of `number`'s proof that no block of `len` granules is free.
+fn proof_by(arena: &Arena, number: usize, len: u32) -> Proof {
     let lane = arena.world.lane(number, number as u32 + 1);
     let others = Others::new(arena.world.roster(), 0);
-    let proof = prove(&arena.world.sector(), &lane, &want(len), &others);
-    matches!(proof, Proof::Exhausted { .. })
+    prove(&arena.world.sector(), &lane, &want(len), &others)
+}
+
+fn proves(arena: &Arena, number: usize, len: u32) -> bool {
+    matches!(proof_by(arena, number, len), Proof::Exhausted { .. })
 }
 
 /// Proves beside `mover` that no block of `len` granules is free, which is never so.
@@ -52,14 +57,8 @@ fn proof_at_rest_tells_what_is_free() {
         let arena = Arc::new(arena(4));
         let (b, _a) = (arena.must(1), arena.must(2)); // [free 1][a 2][b 1]
         arena.free(b);
-        let prover = |number| {
-            move |a: &Arena| {
-                let others = Others::new(a.world.roster(), 0);
-                let lane = a.world.lane(number, number as u32 + 1);
-                prove(&a.world.sector(), &lane, &want(3), &others)
-            }
-        };
-        let proofs = race(&arena, bodies![prover(PROVER), prover(MOVER)]);
+        let prove = |number| move |a: &Arena| proof_by(a, number, 3);
+        let proofs = race(&arena, bodies![prove(PROVER), prove(MOVER)]);
         // Provers do not disturb each other.
         assert_eq!(proofs, [Proof::Exhausted { largest: 1 }; 2]);
     });
@@ -210,6 +209,33 @@ fn proof_where_neighbours_were_left_apart_waits_for_the_walk_that_mends_them() {
     });
 }
 
+#[test]
+fn proof_beside_a_free_here_and_a_carve_there_does_not_miss_what_moves() {
+    check(1, || {
+        let arena = arena(3);
+        let (b, a) = (arena.must(2), arena.must(1));
+        arena.free(b); // [a 1][free 2]
+        let arena = Arc::new(arena);
+        let proven = race(
+            &arena,
+            bodies![
+                |w: &Arena| proves(w, PROVER, 1),
+                move |w: &Arena| {
+                    let lane = w.world.lane(MOVER, MOVER as u32 + 1);
+                    assert!(ack(&w.world.sector(), &lane, a.head, State::Allocated).is_ok());
+                    false
+                },
+                |w: &Arena| {
+                    let lane = w.world.lane(OTHER, OTHER as u32 + 1);
+                    let _ = w.world.sector().carve(&lane, &want(1));
+                    false
+                }
+            ],
+        );
+        assert!(!proven[0], "proven, though a granule was never gone");
+    });
+}
+
 /// Whoever takes a block as long as it asked for leaves nothing: then the proof may come out.
 #[test]
 fn proof_beside_an_exact_fit_comes_out_only_without_it() {
@@ -224,6 +250,56 @@ fn proof_beside_an_exact_fit_comes_out_only_without_it() {
             unreachable!("two threads")
         };
         assert!(taken || !proven, "proven, though nobody took anything");
+    });
+}
+
+/// What died in the midst of an operation is not proven gone: not before it is recovered, nor after.
+#[test]
+fn proof_after_a_death_in_a_free_does_not_miss_what_was_free() {
+    let dies = |arena: &Arena, writes| {
+        arena.die(writes, |a| {
+            let (sector, lane) = (a.world.sector_of(DEAD), a.world.lane(DEAD_LANE, DEAD));
+            let _ = ack(&sector, &lane, 2, State::Allocated);
+        })
+    };
+    for_every_death(0, dies, |die| {
+        let arena = death::arena(4);
+        let _a = arena.must(2); // [free 2][a 2]
+        die(&arena);
+        match proof_by(&arena, MOVER, 2) {
+            Proof::Exhausted { .. } => panic!("proven, though two granules are free"),
+            Proof::Carved(block) => arena.free(block),
+            Proof::Disturbed | Proof::Impossible => {}
+        }
+        arena.recover_by(|recoverer, found| recoverer.recover(found));
+        assert!(!proves(&arena, MOVER, 2));
+    });
+}
+
+#[test]
+fn proof_beside_the_recovery_of_a_search_does_not_miss_whose_hint_is_cleared() {
+    let dies = |arena: &Arena, writes| {
+        arena.die(writes, |a| {
+            let lane = a.world.lane(DEAD_LANE, DEAD);
+            a.world.sector().clear_hint(&lane, Cell::of(1), 0);
+        })
+    };
+    for_every_death(1, dies, |die| {
+        let arena = death::arena(2);
+        let _b = arena.must(1); // [free 1][b 1]
+        // No stale one, which would lead the prover there, too.
+        arena.forget_hints();
+        arena.world.sector().index().set(Cell::of(1), 0);
+        die(&arena);
+        // The other way round than elsewhere: so the prover is the one that is preempted.
+        let arena = Arc::new(arena);
+        let prover = |a: &Arena| proves(a, MOVER, 1);
+        let recoverer = |a: &Arena| {
+            a.recover_by(|recoverer, found| recoverer.recover(found));
+            false
+        };
+        let proven = race(&arena, bodies![recoverer, prover]);
+        assert!(!proven[1], "proven, though a granule is free");
     });
 }
 
