@@ -19,7 +19,7 @@ use am_tlsf::{Carved, Cell, Headers, Lane, Sector, Want};
 /// Words of the index and chunks that a proof looks at before it leaves the answer to a walk.
 const WORDS_MAX: u32 = 4096;
 /// Words of the index and chunks that are looked at for the longest free block, which an error names.
-const LARGEST_WORDS_MAX: u32 = 256;
+const LARGEST_WORDS_MAX: u32 = 1024;
 
 /// The lanes of a roster, as far as they concern one sector.
 #[derive(Clone, Copy, Debug)]
@@ -89,32 +89,30 @@ pub fn prove<H: Headers>(
     if !others.are_quiet() || !sector.is_undisturbed(stamp) {
         return Proof::Disturbed;
     }
-    if largest == 0 {
-        largest = largest_below(sector, Cell::of(want.len()));
-    }
+    let largest = largest_below(sector, Cell::of(want.len()), largest);
     Proof::Exhausted { largest }
 }
 
-/// The longest free block of the first cell below `cell` that a hint leads to; a figure for an error.
-fn largest_below<H: Headers>(sector: &Sector<'_, H>, cell: Cell) -> u32 {
-    let mut largest = 0;
-    let mut budget = LARGEST_WORDS_MAX;
+/// The longest free block, if the longest that hints from `cell` on led to was `seen`; a figure for an error.
+fn largest_below<H: Headers>(sector: &Sector<'_, H>, cell: Cell, seen: u32) -> u32 {
+    let (mut largest, mut budget) = (seen, LARGEST_WORDS_MAX);
     for below in (0..cell.number()).rev().map(Cell::numbered) {
+        // A stale hint may have led to a short one: what is longer has a cell further up.
+        if Cell::of(largest) >= below || budget == 0 {
+            break;
+        }
         if !sector.index().has(below) {
             continue;
         }
         sector.index().visit_cell(below, &mut budget, |chunk| {
-            let mut seen = |len| {
+            let mut longest = |len| {
                 if Cell::of(len) <= below {
                     largest = largest.max(len);
                 }
                 false
             };
-            sector.scan_heads(chunk, |_, len| seen(len)).is_none()
+            sector.scan_heads(chunk, |_, len| longest(len)).is_none()
         });
-        if largest > 0 || budget == 0 {
-            break;
-        }
     }
     largest
 }
