@@ -33,7 +33,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let mut command = process::cargo(["test", "--release"]);
     command
         .args(["--package=am-ripple", "--package=am-topic"])
-        .args(["--test=model", "--test=recovery", "--test=cache"])
+        .args(["--test=model", "--test=proof", "--test=recovery", "--test=cache"])
         .args(["--test=names", "--package=am-cache", "--test=depot"])
         .args(["--package=am-shm", "--test=wait_model"])
         // A folder of its own: the flag would otherwise rebuild everything, here and back again.

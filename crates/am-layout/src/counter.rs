@@ -1,7 +1,7 @@
 //! The control words of a sector: counters of rare events, the walk's words, the recovery's.
 //!
 //! The counters wrap at 2³² and nobody decides by them. The walk's words let an allocation that
-//! walks the sector know whether blocks were given back behind it. The recovery's words let it tell
+//! walks the sector, or proves by the index that nothing is free, know what happened behind it. The recovery's words let it tell
 //! limbo of the dead from limbo of the living.
 
 use crate::Word;
@@ -34,7 +34,7 @@ pub enum Event {
 
 /// Words of control per sector; two cache lines.
 pub const CONTROL_WORDS: usize = 32;
-/// Index of the number of walks begun.
+/// Index of the number of walks and proofs begun.
 pub const WALKS: usize = 16;
 /// Index of the number of times that a block was given back while somebody walked.
 pub const RETURNS: usize = 17;
@@ -42,11 +42,20 @@ pub const RETURNS: usize = 17;
 /// Index of the number of times that an allocation was about to fail; caches give back when it
 /// changes.
 pub const PRESSURE: usize = 18;
+/// Index of the number of times that a hint was set, or free neighbours were merged, while somebody walked
+/// or proved.
+pub const MOVES: usize = 19;
 
 /// Index of the first granule that a recoverer looks at, and of the one behind the last; 0 for none.
 pub const SUSPECT: [usize; 2] = [20, 21];
 /// Index of the word that a living thread sets when it dealt with what a recoverer looks at.
 pub const TOUCHED: usize = 22;
+
+/// Index of the number of times that something was left which only a walk mends: free neighbours apart,
+/// a free head without its hint.
+pub const LOOSE: usize = 23;
+/// Index of what [`LOOSE`] was when the last walk began that came to its end.
+pub const MENDED: usize = 24;
 
 /// Counts `event` in a sector's control words. The model counts nothing: it would only see more
 /// interleavings, none of them different.

@@ -67,6 +67,15 @@ pub enum Mutation {
     RecoverForgetsOrphans,
     OvertakenFindsNoRoom,
     ListWithoutRelease,
+    ProofForgetsLook,
+    ProofForgetsReturns,
+    ProofForgetsMoves,
+    ProofForgetsLoose,
+    CarveForgetsMove,
+    ClearForgetsIntent,
+    ClearForgetsMove,
+    HealForgetsMove,
+    RecoverForgetsLoose,
 }
 
 impl Mutation {
@@ -104,6 +113,19 @@ impl Mutation {
         Mutation::RecoverForgetsFirstLook,
         Mutation::RecoverForgetsSecondLook,
         Mutation::RecoverForgetsTouched,
+    ];
+
+    /// Defects of the proof that a sector is exhausted, and of what operations tell it.
+    pub const PROOF: [Mutation; 9] = [
+        Mutation::ProofForgetsLook,
+        Mutation::ProofForgetsReturns,
+        Mutation::ProofForgetsMoves,
+        Mutation::ProofForgetsLoose,
+        Mutation::CarveForgetsMove,
+        Mutation::ClearForgetsIntent,
+        Mutation::ClearForgetsMove,
+        Mutation::HealForgetsMove,
+        Mutation::RecoverForgetsLoose,
     ];
 
     /// Defects of the thread caches.
@@ -151,7 +173,7 @@ impl Mutation {
     pub fn all() -> impl Iterator<Item = &'static Mutation> {
         let algorithm = Self::DIRECT.iter().chain(&Self::RECOVERY);
         let beside = Self::CACHE.iter().chain(&Self::DEPOT).chain(&Self::NAMES);
-        algorithm.chain(beside).chain(&Self::TOPIC)
+        algorithm.chain(&Self::PROOF).chain(beside).chain(&Self::TOPIC)
     }
 }
 

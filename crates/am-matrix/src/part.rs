@@ -3,11 +3,12 @@
 use crate::arena::{Arena, BlockHeaders};
 use crate::error::{Error, SectorId};
 use crate::request::Request;
+use am_layout::roster::Roster;
 use am_layout::{
     BadGeometry, CONTROL_AT_BYTES, CONTROL_WORDS, Geometry, OFFSET_UNIT_BYTES, Offset, SECTORS,
     SectorGeometry, State,
 };
-use am_ripple::{Carved, NoBlock, Want};
+use am_ripple::{Carved, NoBlock, Others, Want};
 use am_tlsf::{Index, IndexShape, Lane, Sector};
 use std::ptr::NonNull;
 
@@ -88,12 +89,19 @@ impl<'a> Part<'a> {
         Some(carved)
     }
 
-    pub(crate) fn allocate(&self, lane: &Lane<'_>, want: &Want) -> Result<Carved, NoBlock> {
+    /// Takes a block, whatever it takes; `roster` is that of the arena.
+    pub(crate) fn allocate(
+        &self,
+        lane: &Lane<'_>,
+        want: &Want,
+        roster: Roster<'_>,
+    ) -> Result<Carved, NoBlock> {
+        let others = Others::new(roster, self.id as usize);
         if want.align() == 1 || want.is_held() {
-            return am_ripple::allocate(&self.sector, lane, want);
+            return am_ripple::allocate_beside(&self.sector, lane, want, &others);
         }
         // Held while it is trimmed to its size, so that no forged offset can free it meanwhile.
-        let carved = am_ripple::allocate(&self.sector, lane, &want.but_held())?;
+        let carved = am_ripple::allocate_beside(&self.sector, lane, &want.but_held(), &others)?;
         let _ = am_ripple::give(&self.sector, carved.head);
         Ok(carved)
     }

@@ -216,7 +216,8 @@ impl Matrix {
             Some(carved) => carved,
             None => {
                 self.press(lanes, part);
-                part.allocate(lane, &want).map_err(|no| part.no_block(bytes, no))?
+                let roster = self.attachment().roster();
+                part.allocate(lane, &want, roster).map_err(|no| part.no_block(bytes, no))?
             }
         };
         lanes.hold(u32::from(state == State::Held));

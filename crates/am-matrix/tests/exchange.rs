@@ -11,7 +11,7 @@ mod world;
 
 use am_layout::{Event, State};
 use am_matrix::{Block, Error, Matrix};
-use am_ripple::{Carved, Headers, Lane, NoBlock, ack, allocate};
+use am_ripple::{Carved, Headers, Lane, NoBlock, Others, Sector, ack, allocate, allocate_beside};
 use common::{Random, assert_whole, direct, fill, on_threads, small_sector, soak};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -134,14 +134,38 @@ impl Headers for Jitter<'_> {
 /// stores of an operation: most searches meet blocks in flight.
 #[test]
 fn exchange_among_threads_that_stop_half_way_is_never_exhausted() {
+    exchange_half_way(World::new, |world, mine, len, seed| {
+        let lane = Lane::new();
+        exchange_share(world, mine, seed, &lane, |sector| {
+            allocate(sector, &Lane::new(), &want(len))
+        });
+    });
+}
+
+/// The same with proofs, which must hear of whatever moves meanwhile.
+#[test]
+fn exchange_among_threads_that_stop_half_way_is_never_proven_exhausted() {
+    exchange_half_way(World::shared, |world, mine, len, seed| {
+        let lane = world.lane(seed as usize, seed as u32);
+        let others = Others::new(world.roster(), 0);
+        exchange_share(world, mine, seed, &lane, |sector| {
+            allocate_beside(sector, &lane, &want(len), &others)
+        });
+    });
+}
+
+type Exchange = fn(&World, &mut [Carved], u32, u64);
+
+/// Has `exchange` run by each thread on its share, in worlds made by `make`.
+fn exchange_half_way(make: fn(u32) -> World, exchange: Exchange) {
     for (blocks_each, len) in [(1, 1), (2, 1), (4, 3), (4, 40), (40, 40)] {
-        let world = World::new(THREADS as u32 * blocks_each * len);
+        let world = make(THREADS as u32 * blocks_each * len);
         let mut shares: Vec<Vec<Carved>> =
             (0..THREADS).map(|_| (0..blocks_each).map(|_| world.must(len)).collect()).collect();
         std::thread::scope(|scope| {
             for (thread, mine) in shares.iter_mut().enumerate() {
                 let world = &world;
-                scope.spawn(move || exchange_half_way(world, mine, len, thread as u64 + 1));
+                scope.spawn(move || exchange(world, mine, len, thread as u64 + 1));
             }
         });
         let live: Vec<Carved> = shares.into_iter().flatten().collect();
@@ -150,19 +174,26 @@ fn exchange_among_threads_that_stop_half_way_is_never_exhausted() {
             ack(&world.sector(), &Lane::new(), block.head, State::Allocated).expect("allocated");
         });
         world.assert_whole();
-        let told = [Event::Contended, Event::SlowWalk].map(|event| world.counter(event));
+        let told = [Event::Contended, Event::SlowWalk];
+        let told = told.map(|event| world.counter(event));
         println!("{blocks_each} blocks each of {len} granules: [contended, walks]={told:?}");
     }
 }
 
-fn exchange_half_way(world: &World, mine: &mut [Carved], len: u32, seed: u64) {
+fn exchange_share(
+    world: &World,
+    mine: &mut [Carved],
+    seed: u64,
+    lane: &Lane<'_>,
+    allocate: impl Fn(&Sector<'_, Jitter<'_>>) -> Result<Carved, NoBlock>,
+) {
     let (random, pick) = (RefCell::new(Random(seed)), &mut Random(seed));
     let sector = world.sector_with(Jitter(world.headers(), &random));
     for _ in 0..3_000 * soak() {
         let slot = pick.below(mine.len());
-        ack(&sector, &Lane::new(), mine[slot].head, State::Allocated).expect("allocated");
+        ack(&sector, lane, mine[slot].head, State::Allocated).expect("allocated");
         mine[slot] = loop {
-            match allocate(&sector, &Lane::new(), &want(len)) {
+            match allocate(&sector) {
                 Ok(block) => break block,
                 Err(NoBlock::Contended { .. }) => {}
                 Err(no) => panic!("{no}"),

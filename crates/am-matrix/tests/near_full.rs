@@ -4,7 +4,7 @@ mod common;
 
 use am_matrix::{Block, Error, Matrix};
 use common::{
-    Random, assert_whole, fill, minimum, on_threads, pattern, small_sector, soak,
+    Random, assert_whole, direct, fill, minimum, on_threads, pattern, small_sector, soak,
     with_and_without_caches,
 };
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -78,6 +78,35 @@ fn block_freed_by_the_only_allocating_thread_can_be_allocated_again() {
         drop(blocks);
         assert_whole(&matrix);
     }
+}
+
+/// The hints prove it: a walk over all the blocks would be in vain.
+#[test]
+fn request_longer_than_every_gap_is_refused_without_a_walk() {
+    let matrix = direct(2 << 20, 100, 0);
+    let mut blocks = fill(&matrix, 1000);
+    let mut random = Random(3);
+    for _ in 0..blocks.len() / 20 {
+        drop(blocks.swap_remove(random.below(blocks.len())));
+    }
+    let stats = || matrix.stats().sectors[0].clone();
+    let before = stats();
+    // Of that a block's header takes a granule.
+    let longest = before.largest_free_bytes - 32;
+    for more in 1..=200 {
+        match matrix.allocate(longest as usize + more * 32) {
+            Err(Error::Exhausted { largest_free_bytes, .. }) => {
+                assert_eq!(largest_free_bytes, longest);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let after = stats();
+    assert_eq!(after.exhausted - before.exhausted, 200);
+    assert!(after.slow_walks - before.slow_walks <= 1, "one in 256 proofs is left to a walk");
+    blocks.push(matrix.allocate(longest as usize).expect("the longest gap"));
+    drop(blocks);
+    assert_whole(&matrix);
 }
 
 /// Blocks of 17 granules lie in a class that begins with 16: a request for 17 must look there.

@@ -1,11 +1,15 @@
 //! The slow path: a walk over the sector by its head words, which needs no hint to be true.
 
 use crate::ack::shrink;
+use crate::prove::{Others, Proof, prove};
 use crate::ripple::{claim_free, ripple};
 use am_layout::mutation::{self, Mutation};
 use am_layout::{Event, Seen, State};
 use am_tlsf::{CHUNK_SHIFT, Carved, Cell, Headers, Lane, Sector, Want};
 
+/// Proofs that one allocation tries before it walks: a proof is disturbed by any operation beside it, but costs
+/// a hundredth of a walk.
+const PROOFS_MAX: u32 = 4;
 /// Walks of one allocation before it ends as `Contended`.
 const WALKS_MAX: u32 = 3;
 /// Tries of a walk to carve from one block that is long enough; each that fails was lost many times over.
@@ -56,6 +60,48 @@ pub fn allocate<H: Headers>(
         Some(carved) => Ok(carved),
         None => allocate_by_walking(sector, lane, want),
     }
+}
+
+/// As [`allocate`], in a sector where everybody tells intents: before it walks, it tries to prove by the hints
+/// alone that nothing is free that would do.
+///
+/// Lock-free and bounded: at most four proofs, then as [`allocate`].
+///
+/// # Errors
+/// [`NoBlock::Exhausted`] when a proof came to its end undisturbed, too (E16); else as [`allocate`].
+#[inline]
+pub fn allocate_beside<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    want: &Want,
+    others: &Others<'_>,
+) -> Result<Carved, NoBlock> {
+    match allocate_by_hints(sector, lane, want) {
+        Some(carved) => Ok(carved),
+        None => allocate_by_proving(sector, lane, want, others),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn allocate_by_proving<H: Headers>(
+    sector: &Sector<'_, H>,
+    lane: &Lane<'_>,
+    want: &Want,
+    others: &Others<'_>,
+) -> Result<Carved, NoBlock> {
+    for _ in 0..PROOFS_MAX {
+        match prove(sector, lane, want, others) {
+            Proof::Carved(carved) => return Ok(trim(sector, lane, carved, want)),
+            Proof::Exhausted { largest } => {
+                sector.count(Event::Exhausted);
+                return Err(NoBlock::Exhausted { largest });
+            }
+            Proof::Disturbed => {}
+            Proof::Impossible => break,
+        }
+    }
+    allocate_by_walking(sector, lane, want)
 }
 
 /// Takes a block by the hints alone: the first half of [`allocate`].
@@ -128,6 +174,7 @@ pub fn repair<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>) -> u32 {
 
 fn heal<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, want: Option<&Want>) -> Walk {
     sector.count(Event::SlowWalk);
+    let loose = sector.loose();
     let mut walk = Walk::default();
     let mut at = 0;
     while at < sector.len() {
@@ -168,6 +215,8 @@ fn heal<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, want: Option<&Want>
             }
         }
     }
+    // Every head that was free and in nobody's hands is announced and merged by now.
+    sector.mend(loose);
     walk
 }
 
@@ -217,7 +266,11 @@ fn merge_rightward_neighbours<H: Headers>(
         sector.headers.set_left(right.head, at);
         sector.count(Event::HealedMerge);
         ripple(sector, lane, right);
+        if !mutation::is(Mutation::HealForgetsMove) {
+            sector.tell_move(lane);
+        }
         sector.done(lane);
     }
+    sector.loosen();
     sector.free_at(at)
 }

@@ -12,6 +12,7 @@
 //! * [`allocate`] carves by the hints and, when those lead to nothing, walks the sector: merges
 //!   what is unmerged, repairs hints, and only then says [`NoBlock::Exhausted`]. Healing is driven
 //!   by pressure; there is no background thread.
+//! * [`allocate_beside`] saves the walk where it can [`prove`] by the hints that nothing is free.
 //! * [`Recoverer`] gives back what threads that died inside an operation left in limbo, beside live
 //!   traffic, without taking anything of the living.
 //!
@@ -53,6 +54,7 @@ mod ack;
 mod bulk;
 mod heal;
 mod park;
+mod prove;
 mod recover;
 mod ripple;
 
@@ -60,6 +62,7 @@ pub use ack::{WrongState, ack, format, give, grow, shrink, take};
 #[doc(no_inline)]
 pub use am_tlsf::{Carved, Headers, Lane, Sector, Want};
 pub use bulk::{ack_many, split};
-pub use heal::{NoBlock, allocate, allocate_by_hints, repair};
+pub use heal::{NoBlock, allocate, allocate_beside, allocate_by_hints, repair};
 pub use park::{give_back_parked, park, park_allocated, park_unshared, take_unshared, unpark};
+pub use prove::{Others, Proof, prove};
 pub use recover::{Found, Recoverer};

@@ -121,6 +121,10 @@ impl<'r, 's, 'w, H: Headers, D: Fn(u32) -> bool> Recoverer<'r, 's, 'w, H, D> {
     pub fn recover(&self, mut found: impl FnMut(Found)) {
         // A recoverer that died may have left its suspicion, which costs the living time.
         self.sector.acquit();
+        // Before an intent of the dead is taken back: until the walk at the end, hints may be missing (E16).
+        if !mutation::is(Mutation::RecoverForgetsLoose) {
+            self.sector.loosen();
+        }
         self.collect_limbo(&mut found);
         self.sweep(&mut found);
     }

@@ -66,6 +66,7 @@ pub(crate) fn ripple<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, mut ra
     }
     // The bound is reached with a range in hand. A later operation completes the merge.
     sector.count(Event::RippleCut);
+    sector.loosen();
     publish(sector, lane, range);
 }
 
@@ -106,7 +107,7 @@ fn claim_while_free<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, at: u32
         // Acquire (E1): sees the stores of whoever made the block free. Release (E8): whoever sees
         // it claimed sees the intent.
         if sector.word(at).cas(head(State::Free, len), head(State::Coalescing, len)).is_ok() {
-            sector.retract(at, len);
+            sector.retract(lane, at, len);
             return Some(Range { head: at, len });
         }
         sector.count(Event::LostCas);
@@ -115,6 +116,7 @@ fn claim_while_free<H: Headers>(sector: &Sector<'_, H>, lane: &Lane<'_>, at: u32
         }
     }
     sector.count(Event::RippleCut);
+    sector.loosen();
     None
 }
 
@@ -195,7 +197,7 @@ fn absorb_left<H: Headers>(
         if sector.word(left.head).cas_full(old, new).is_ok() {
             sector.announce(lane, left.head, grown);
             if Cell::of(left.len) != Cell::of(grown) {
-                sector.retract(left.head, left.len);
+                sector.retract(lane, left.head, left.len);
             }
             return Ok(());
         }

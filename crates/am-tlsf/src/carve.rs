@@ -100,6 +100,20 @@ impl Want {
         self.align
     }
 
+    /// Tells whether a free block of `free` granules at granule `from` would do.
+    #[inline]
+    #[must_use]
+    pub fn fits(&self, from: u32, free: u32) -> bool {
+        self.start_in(from, free).is_some()
+    }
+
+    /// Where the block wanted begins if it is taken from the end of such a free block.
+    #[inline]
+    fn start_in(&self, from: u32, free: u32) -> Option<u32> {
+        let start = (from + free).checked_sub(self.len)? & !(self.align - 1);
+        (start >= from).then_some(start)
+    }
+
     /// Tells whether the block shall be held.
     #[inline]
     #[must_use]
@@ -174,7 +188,7 @@ impl<H: Headers> Sector<'_, H> {
         }
         let mut below = u32::MAX;
         for _ in 0..tries {
-            let (found, chunk) = self.index().find(cell, below)?;
+            let (found, chunk) = self.find_hint(lane, cell, below)?;
             if found != cell || chunk >= below {
                 return None;
             }
@@ -184,10 +198,9 @@ impl<H: Headers> Sector<'_, H> {
             {
                 return Some(carved);
             }
-            let look = || self.scan(chunk, |len| Cell::of(len) == cell).is_some();
-            if !look() {
+            if self.scan(chunk, |len| Cell::of(len) == cell).is_none() {
                 self.count(Event::StaleHint);
-                self.index().clear(cell, chunk, look);
+                self.clear_hint(lane, cell, chunk);
             }
             below = chunk;
         }
@@ -197,7 +210,7 @@ impl<H: Headers> Sector<'_, H> {
     fn carve_by_index(&self, lane: &Lane<'_>, cell: Cell, want: &Want) -> Option<Carved> {
         let mut from = cell;
         for _ in 0..SEARCH_TRIES {
-            let (found, chunk) = self.index().find(from, u32::MAX)?;
+            let (found, chunk) = self.find_hint(lane, from, u32::MAX)?;
             // Not a long block while a short one would do, even if that hint is stale.
             let fits = |len| len >= want.len && (Cell::of(len) == found || Cell::of(len) < LONG);
             match self.scan(chunk, fits) {
@@ -212,8 +225,7 @@ impl<H: Headers> Sector<'_, H> {
                 }
                 None => {
                     self.count(Event::StaleHint);
-                    let look = || self.scan(chunk, |len| Cell::of(len) == found).is_some();
-                    if self.index().clear(found, chunk, look) {
+                    if self.clear_hint(lane, found, chunk) {
                         self.count(Event::HintRestored);
                     }
                 }
@@ -231,16 +243,13 @@ impl<H: Headers> Sector<'_, H> {
         for _ in 0..LOST_MAX {
             let free = self.free_at(from)?;
             let end = from + free;
-            let start = end.checked_sub(want.len)? & !(want.align - 1);
-            if start < from {
-                return None;
-            }
+            let start = want.start_in(from, free)?;
             let carved = Carved { head: start, len: end - start };
             if !mutation::is(Mutation::CarveForgetsIntent) {
                 lane.begin(start, end);
             }
             let taken = if start == from {
-                self.take_whole(from, free, want)
+                self.take_whole(lane, from, free, want)
             } else {
                 self.take_end(lane, from, free, carved, want)
             };
@@ -256,7 +265,7 @@ impl<H: Headers> Sector<'_, H> {
 
     /// `FREE(n)` → `COALESCING(n)`, and on to the state wanted: an exact fit.
     #[inline]
-    fn take_whole(&self, at: u32, len: u32, want: &Want) -> bool {
+    fn take_whole(&self, lane: &Lane<'_>, at: u32, len: u32, want: &Want) -> bool {
         // Acquire (E1): sees the stores of whoever made this block free. Full barrier: `done` reads
         // what is suspected (E8).
         if self.word(at).cas_full(head(State::Free, len), head(State::Coalescing, len)).is_err() {
@@ -264,7 +273,7 @@ impl<H: Headers> Sector<'_, H> {
         }
         // Claimed: nobody but us may touch it, not even by a forged offset, and if we die here it
         // has no owner in its header yet. The left hint in its header stays true.
-        self.retract(at, len);
+        self.retract(lane, at, len);
         self.deliver(at, len, want);
         true
     }
@@ -288,8 +297,12 @@ impl<H: Headers> Sector<'_, H> {
         }
         self.deliver(carved.head, carved.len, want);
         if Cell::of(rest) != Cell::of(free) && !mutation::is(Mutation::CarveForgetsIndex) {
-            self.index().set(Cell::of(rest), from >> CHUNK_SHIFT);
-            self.retract(from, free);
+            // Set before the old one is cleared. No proof may have looked for the block between (E16).
+            let was_clear = self.index().set(Cell::of(rest), from >> CHUNK_SHIFT);
+            if was_clear && !mutation::is(Mutation::CarveForgetsMove) {
+                self.tell_move(lane);
+            }
+            self.retract(lane, from, free);
         }
         lane.put(Cell::of(rest), from);
         true

@@ -75,6 +75,13 @@ impl Cell {
         self.0 % STEPS
     }
 
+    /// Returns the cell of that number; taken modulo [`CELLS`].
+    #[inline]
+    #[must_use]
+    pub const fn numbered(number: u32) -> Self {
+        Self(number % CELLS)
+    }
+
     /// Returns the cell's number, below [`CELLS`].
     #[inline]
     #[must_use]

@@ -145,12 +145,15 @@ impl<'a> Index<'a> {
     /// Says that `chunk` may hold a free head of `cell`.
     ///
     /// The caller made that head by an operation with a full barrier. Wait-free: one load when the
-    /// bit is set already, else a read-modify-write per level whose word was empty.
+    /// bit is set already, else a read-modify-write per level whose word was empty. Returns whether the bit
+    /// was clear.
     #[inline]
-    pub fn set(&self, cell: Cell, chunk: u32) {
-        if self.covers(cell, chunk) && self.node(cell, 0, chunk).load() & bit(chunk) == 0 {
+    pub fn set(&self, cell: Cell, chunk: u32) -> bool {
+        let clear = self.covers(cell, chunk) && self.node(cell, 0, chunk).load() & bit(chunk) == 0;
+        if clear {
             self.set_from(cell, 0, chunk);
         }
+        clear
     }
 
     /// As [`set`](Self::set), for a head that somebody else made, and perhaps died before it was
@@ -205,20 +208,19 @@ impl<'a> Index<'a> {
 
     /// Says that `chunk` holds no free head of `cell`, and looks again.
     ///
-    /// `look` tells whether it holds one after all. Returns true when the hint was restored.
+    /// `look` tells whether it holds one after all. Returns true when this or a bit above was restored.
     pub fn clear(&self, cell: Cell, chunk: u32, look: impl FnOnce() -> bool) -> bool {
         match self.clear_leaf(cell, chunk, look) {
             Some(0) => self.clear_above(cell, 0, chunk),
-            Some(_) => {}
-            None => return true,
+            Some(_) => false,
+            None => true,
         }
-        false
     }
 
     /// As [`clear`](Self::clear), but leaves the bits above an emptied word to a later search: a
     /// head that comes soon finds them set.
-    pub fn clear_leaf_only(&self, cell: Cell, chunk: u32, look: impl FnOnce() -> bool) {
-        self.clear_leaf(cell, chunk, look);
+    pub fn clear_leaf_only(&self, cell: Cell, chunk: u32, look: impl FnOnce() -> bool) -> bool {
+        self.clear_leaf(cell, chunk, look).is_none()
     }
 
     /// Returns what is left of the leaf word, or `None` when the hint was restored.
@@ -234,33 +236,37 @@ impl<'a> Index<'a> {
         Some(rest)
     }
 
-    /// Clears the bits above an empty word of `level`, each time looking again.
-    fn clear_above(&self, cell: Cell, level: usize, mut at: u32) {
+    /// Clears the bits above an empty word of `level`, each time looking again. Returns whether one was
+    /// restored.
+    fn clear_above(&self, cell: Cell, level: usize, mut at: u32) -> bool {
         for level in level..self.shape.levels - 1 {
             let below = self.node(cell, level, at);
             at >>= FAN_SHIFT;
             let rest = lower(self.node(cell, level + 1, at), bit(at));
             if below.load() != 0 {
-                return self.set_from(cell, level + 1, at);
+                self.set_from(cell, level + 1, at);
+                return true;
             }
             if rest != 0 {
-                return;
+                return false;
             }
         }
         let root = self.node(cell, self.shape.levels - 1, 0);
         let rest = lower(self.sl(cell.fl()), 1 << cell.sl());
         if root.load() != 0 {
             self.set_from(cell, self.shape.levels, 0);
-        } else if rest == 0 {
-            self.clear_row(cell.fl());
+            return true;
         }
+        rest == 0 && self.clear_row(cell.fl())
     }
 
-    fn clear_row(&self, fl: u32) {
+    fn clear_row(&self, fl: u32) -> bool {
         lower(self.fl(), 1 << fl);
-        if self.sl(fl).load() != 0 {
+        let restore = self.sl(fl).load() != 0;
+        if restore {
             raise(self.fl(), 1 << fl);
         }
+        restore
     }
 
     /// Finds the first cell at or above `cell` that may have something, and a chunk of it: the last one
@@ -269,18 +275,76 @@ impl<'a> Index<'a> {
     ///
     /// The last, since memory is handed out from the sector's end: so the blocks near its origin
     /// stay free and grow together.
-    /// `None` means that no bit was seen, which is no proof that nothing is free.
+    /// `None` means that no bit was seen, which is no proof that nothing is free. Whatever clears bits is
+    /// handed to `clearing`, which calls it once; it returns whether it restored one.
     #[must_use]
-    pub fn find(&self, cell: Cell, below: u32) -> Option<(Cell, u32)> {
-        let mut at = self.next_cell(cell)?;
+    pub fn find(
+        &self,
+        cell: Cell,
+        below: u32,
+        clearing: impl Fn(&dyn Fn() -> bool),
+    ) -> Option<(Cell, u32)> {
+        let mut at = self.next_cell(cell, &clearing)?;
         // Every turn but the last cleared a bit over an empty word, which pays for it.
         for _ in 0..FIND_TURNS {
-            if let Some(chunk) = self.descend(at, below) {
+            if let Some(chunk) = self.descend(at, below, &clearing) {
                 return Some((at, chunk));
             }
-            at = self.next_cell(cell)?;
+            at = self.next_cell(cell, &clearing)?;
         }
         None
+    }
+
+    /// Calls `visit` for every hint there is to a chunk of a cell from `from` on, until it returns false; clears
+    /// nothing. Returns whether it came to the end within `budget` words, of which each chunk counts as one.
+    ///
+    /// Each word is read once: a bit that is set behind it is not met.
+    pub fn visit(&self, from: Cell, budget: &mut u32, mut visit: impl FnMut(u32) -> bool) -> bool {
+        let rows = self.fl().load() & (ROWS_MASK << from.fl()) & ROWS_MASK;
+        ones(rows).all(|fl| {
+            let first = if fl == from.fl() { from.sl() } else { 0 };
+            let steps = self.sl(fl).load() & (STEPS_MASK << first) & STEPS_MASK;
+            ones(steps).all(|sl| self.visit_cell(Cell::new(fl, sl), budget, &mut visit))
+        })
+    }
+
+    /// As [`visit`](Self::visit), for the chunks of one cell.
+    pub fn visit_cell(
+        &self,
+        cell: Cell,
+        budget: &mut u32,
+        mut visit: impl FnMut(u32) -> bool,
+    ) -> bool {
+        cell.number() >= self.shape.cells
+            || self.visit_node(cell, self.shape.levels - 1, 0, budget, &mut visit)
+    }
+
+    /// As [`visit`](Self::visit), below one word of a tree.
+    fn visit_node(
+        &self,
+        cell: Cell,
+        level: usize,
+        first: u32,
+        budget: &mut u32,
+        visit: &mut impl FnMut(u32) -> bool,
+    ) -> bool {
+        let inside = |at: &u32| *at < self.bits(level);
+        let word = self.node(cell, level, first).load();
+        ones(word).map(|pick| first | pick).filter(inside).all(|at| {
+            let Some(left) = budget.checked_sub(1) else { return false };
+            *budget = left;
+            if level == 0 {
+                visit(at)
+            } else {
+                self.visit_node(cell, level - 1, at << FAN_SHIFT, budget, visit)
+            }
+        })
+    }
+
+    /// Tells whether `cell` may have something; a hint, by a load.
+    #[must_use]
+    pub fn has(&self, cell: Cell) -> bool {
+        self.sl(cell.fl()).load() & (1 << cell.sl()) != 0
     }
 
     /// Returns the first cell at or above `cell` that may have something; a hint, by two loads or three.
@@ -296,7 +360,7 @@ impl<'a> Index<'a> {
         if rows == 0 { None } else { Some(Cell::new(fl, self.sl(fl).load().trailing_zeros())) }
     }
 
-    fn next_cell(&self, cell: Cell) -> Option<Cell> {
+    fn next_cell(&self, cell: Cell, clearing: &impl Fn(&dyn Fn() -> bool)) -> Option<Cell> {
         let steps = self.sl(cell.fl()).load() & (STEPS_MASK << cell.sl()) & STEPS_MASK;
         if steps != 0 {
             return self.existing(cell.fl(), steps);
@@ -312,7 +376,7 @@ impl<'a> Index<'a> {
             if steps != 0 {
                 return self.existing(fl, steps);
             }
-            self.clear_row(fl);
+            clearing(&|| self.clear_row(fl));
         }
         None
     }
@@ -323,7 +387,12 @@ impl<'a> Index<'a> {
     }
 
     /// Walks from the root of `cell` to a leaf bit, the last before `below` where it can.
-    fn descend(&self, cell: Cell, below: u32) -> Option<u32> {
+    fn descend(
+        &self,
+        cell: Cell,
+        below: u32,
+        clearing: &impl Fn(&dyn Fn() -> bool),
+    ) -> Option<u32> {
         let last = below.saturating_sub(1);
         let mut at = 0;
         let mut on_path = true;
@@ -331,7 +400,7 @@ impl<'a> Index<'a> {
             let first = at << FAN_SHIFT;
             let word = self.node(cell, level, first).load();
             if word == 0 {
-                self.clear_above(cell, level, first);
+                clearing(&|| self.clear_above(cell, level, first));
                 return None;
             }
             let wanted = (last >> (level as u32 * FAN_SHIFT)) & (FAN - 1);
@@ -369,6 +438,15 @@ impl<'a> Index<'a> {
         tree && self.sl(cell.fl()).load() & (1 << cell.sl()) != 0
             && self.fl().load() & (1 << cell.fl()) != 0
     }
+}
+
+/// The numbers of the bits that are set, lowest first.
+fn ones(mut word: u32) -> impl Iterator<Item = u32> {
+    core::iter::from_fn(move || {
+        let pick = word.trailing_zeros();
+        word &= word.wrapping_sub(1);
+        (pick < u32::BITS).then_some(pick)
+    })
 }
 
 #[inline]

@@ -41,6 +41,8 @@ pub struct Lane<'a> {
     long: AtomicU32,
     /// The last walk that was told of a block given back through this lane.
     told: AtomicU32,
+    /// The last walk that was told of a hint set through this lane.
+    moved: AtomicU32,
     /// Per cell: how many heads were put, less those taken; modulo 256.
     tops: [AtomicU8; CELLS],
     /// Per cell a ring of heads as granule + 1; 0 is none.
@@ -72,6 +74,7 @@ impl<'a> Lane<'a> {
             occupied: AtomicU64::new(0),
             long: AtomicU32::new(0),
             told: AtomicU32::new(0),
+            moved: AtomicU32::new(0),
             tops: [const { AtomicU8::new(0) }; CELLS],
             heads: [const { [const { AtomicU32::new(0) }; DEPTH as usize] }; CELLS],
         }
@@ -188,6 +191,14 @@ impl<'a> Lane<'a> {
 
     pub(crate) fn set_told(&self, walks: u32) {
         self.told.store(walks, Release);
+    }
+
+    pub(crate) fn moved(&self) -> u32 {
+        self.moved.load(Acquire)
+    }
+
+    pub(crate) fn set_moved(&self, walks: u32) {
+        self.moved.store(walks, Release);
     }
 }
 

@@ -52,4 +52,4 @@ pub use carve::{Carved, Want};
 pub use cell::{CELLS, Cell, ROWS, STEPS};
 pub use index::{CHUNK_LEN, CHUNK_SHIFT, Index, IndexShape};
 pub use lane::Lane;
-pub use sector::{Headers, Run, Runs, Sector};
+pub use sector::{Headers, Run, Runs, Sector, Stamp};

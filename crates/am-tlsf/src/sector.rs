@@ -14,6 +14,9 @@ const RETRACT_LEN: u32 = CHUNK_LEN;
 #[cfg(loom)]
 const RETRACT_LEN: u32 = 4;
 
+/// Of so many proofs one is left to a walk, which repairs hints that a scribble cleared.
+const PROOFS_PER_WALK: u32 = 256;
+
 /// The headers of a sector's blocks: what is kept with a block beside its words.
 ///
 /// Every function but `owner` is called for a `head` only by whoever owns the block or limbo range that begins
@@ -178,18 +181,49 @@ impl<'a, H: Headers> Sector<'a, H> {
     /// A chunk holds at most one free head that is a chunk long, so the hint to it leads nowhere
     /// now, and clearing it here, where the words are warm, is cheaper than finding it stale later.
     /// The hint to a shorter one may lead to another, and will soon do so again: it stays.
+    ///
+    /// Within an intent, as every clearing of hints (E16).
     #[inline]
-    pub fn retract(&self, head: u32, len: u32) {
+    pub fn retract(&self, lane: &Lane<'_>, head: u32, len: u32) {
         if len >= RETRACT_LEN {
-            self.retract_long(head, len);
+            self.retract_long(lane, head, len);
         }
     }
 
     #[inline(never)]
-    fn retract_long(&self, head: u32, len: u32) {
+    fn retract_long(&self, lane: &Lane<'_>, head: u32, len: u32) {
         let (cell, chunk) = (Cell::of(len), head >> CHUNK_SHIFT);
         let look = || self.scan(chunk, |len| Cell::of(len) == cell).is_some();
-        self.index.clear_leaf_only(cell, chunk, look);
+        if self.index.clear_leaf_only(cell, chunk, look) {
+            self.tell_move(lane);
+        }
+    }
+
+    /// Says that `chunk` holds no free head of `cell`, and looks again: outside any operation, so that it
+    /// tells an intent, which concerns no granule. Returns whether a hint had to be restored.
+    pub fn clear_hint(&self, lane: &Lane<'_>, cell: Cell, chunk: u32) -> bool {
+        let look = || self.scan(chunk, |len| Cell::of(len) == cell).is_some();
+        self.clearing(lane, &|| self.index.clear(cell, chunk, look))
+    }
+
+    /// As [`Index::find`], for whoever is in no operation.
+    pub(crate) fn find_hint(&self, lane: &Lane<'_>, cell: Cell, below: u32) -> Option<(Cell, u32)> {
+        self.index.find(cell, below, |clear| {
+            self.clearing(lane, clear);
+        })
+    }
+
+    /// Clears hints by `clear`, which returns whether it had to restore one, within an intent (E16).
+    fn clearing(&self, lane: &Lane<'_>, clear: &dyn Fn() -> bool) -> bool {
+        if !mutation::is(Mutation::ClearForgetsIntent) {
+            lane.begin(self.len(), self.len());
+        }
+        let restored = clear();
+        if restored && !mutation::is(Mutation::ClearForgetsMove) {
+            self.tell_move(lane);
+        }
+        lane.abandon();
+        restored
     }
 
     /// Begins a walk: from here on, whoever gives a block back says so.
@@ -224,6 +258,69 @@ impl<'a, H: Headers> Sector<'a, H> {
         // First the number, then the note that it was told: threads may share a lane.
         self.control[counter::RETURNS].increment_full();
         lane.set_told(walks);
+    }
+
+    /// Says to whoever proves that nothing is free that a hint was set which was clear, or neighbours were
+    /// merged, directly after that was done by an operation with a full barrier (E16).
+    #[cold]
+    pub fn tell_move(&self, lane: &Lane<'_>) {
+        let walks = self.control[counter::WALKS].load();
+        if walks != lane.moved() {
+            // In this order: threads may share a lane.
+            self.control[counter::MOVES].increment_full();
+            lane.set_moved(walks);
+        }
+    }
+
+    /// Begins a proof that nothing is free: from here on, whoever gives back, sets a hint, or merges, says so.
+    ///
+    /// `None` when something is left that only a walk mends, and once in a while anyhow.
+    pub fn begin_proof(&self) -> Option<Stamp> {
+        let stamp = self.stamp();
+        // Full barrier (E16): then the prover reads the index and the words.
+        let walks = self.control[counter::WALKS].increment_full();
+        let mended = self.control[counter::MENDED].load() == stamp.loose
+            || mutation::is(Mutation::ProofForgetsLoose);
+        (mended && walks % PROOFS_PER_WALK != PROOFS_PER_WALK - 1).then_some(stamp)
+    }
+
+    /// Tells whether nobody said anything since the proof began that `stamp` is of, and nothing was left loose.
+    ///
+    /// After the look at the roster: who has taken an intent back has said before whatever there was to say.
+    #[must_use]
+    pub fn is_undisturbed(&self, stamp: Stamp) -> bool {
+        let now = self.stamp();
+        (now.returns == stamp.returns || mutation::is(Mutation::ProofForgetsReturns))
+            && (now.moves == stamp.moves || mutation::is(Mutation::ProofForgetsMoves))
+            && now.loose == stamp.loose
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            returns: self.returns(),
+            moves: self.control[counter::MOVES].load(),
+            loose: self.loose(),
+        }
+    }
+
+    /// Says that something is left which only a walk mends: free neighbours apart, a free head without its
+    /// hint. Within the intent of the operation that leaves it, or before that of the dead is taken back.
+    pub fn loosen(&self) {
+        self.control[counter::LOOSE].increment_full();
+    }
+
+    /// Returns how often something was left that only a walk mends; it wraps.
+    #[must_use]
+    pub fn loose(&self) -> u32 {
+        self.control[counter::LOOSE].load()
+    }
+
+    /// Says that a walk came to its end which began when [`loose`](Self::loose) was so much.
+    pub fn mend(&self, loose: u32) {
+        // Release (E16): whoever sees it sees what the walk merged and announced.
+        if self.control[counter::MENDED].load() != loose {
+            self.control[counter::MENDED].store(loose);
+        }
     }
 
     /// Says that memory is short here: thread caches give back what they hold of it.
@@ -284,19 +381,38 @@ impl<'a, H: Headers> Sector<'a, H> {
         self.control[counter::SUSPECT[1]].store(0);
     }
 
-    /// Looks through a chunk for a free head that `accept` wants, and returns it with its length.
+    /// Looks through a chunk for a free head whose length `accept` wants, and returns it with its length.
     pub fn scan(&self, chunk: u32, accept: impl Fn(u32) -> bool) -> Option<(u32, u32)> {
+        self.scan_heads(chunk, |_, len| accept(len))
+    }
+
+    /// As [`scan`](Self::scan); `accept` is given the head's granule, too.
+    pub fn scan_heads(
+        &self,
+        chunk: u32,
+        mut accept: impl FnMut(u32, u32) -> bool,
+    ) -> Option<(u32, u32)> {
         let mut at = chunk << CHUNK_SHIFT;
         let end = at.saturating_add(CHUNK_LEN).min(self.len());
         while at < end {
             match self.seen_at(at) {
-                Seen::Head(am_layout::State::Free, len) if accept(len) => return Some((at, len)),
+                Seen::Head(am_layout::State::Free, len) if accept(at, len) => {
+                    return Some((at, len));
+                }
                 Seen::Head(_, len) => at = at.saturating_add(len),
                 _ => at += 1,
             }
         }
         None
     }
+}
+
+/// What was said in a sector when a proof began, in numbers that wrap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    returns: u32,
+    moves: u32,
+    loose: u32,
 }
 
 /// A stretch of a sector, as a walk meets it.
