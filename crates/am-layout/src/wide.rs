@@ -119,6 +119,14 @@ impl Wide {
         full_barrier();
         old
     }
+
+    /// Adds 1, wrapping, followed by a full barrier; returns the value before.
+    #[inline]
+    pub fn increment_full(&self) -> u64 {
+        let old = self.counted().fetch_add(1, AcqRel);
+        full_barrier();
+        old
+    }
 }
 
 impl Default for Wide {
@@ -141,5 +149,8 @@ mod tests {
         assert_eq!(wide.swap_full(3), 1 << 40);
         wide.store_relaxed(5);
         assert_eq!(wide.load_relaxed(), 5);
+        wide.store(u64::MAX);
+        assert_eq!(wide.increment_full(), u64::MAX);
+        assert_eq!(wide.load(), 0);
     }
 }
