@@ -13,28 +13,31 @@
 mod batch;
 mod bits;
 mod error;
+mod join;
 mod kind;
 mod layout_hash;
 pub mod message;
 mod poster;
 mod reader;
 pub mod set;
+mod source;
 mod topic;
 
 // The derives name this crate by what its user calls it, which is this name in here.
 extern crate self as am_message;
 
 pub use am_shm::WaitStrategy;
-pub use am_topic::{NoLeader, ReaderId, Seq, Start};
+pub use am_topic::{NoGroup, NoLeader, ReaderId, Seq, Start};
 pub use batch::{Batch, Item, Posted};
 pub use error::{BatchError, PostError, TopicError};
+pub use join::ReaderBuilder;
 pub use kind::{Kind, Shape};
 pub use layout_hash::LayoutHasher;
 pub use message::Message;
 pub use poster::{Loan, Poster, Receipt};
 pub use reader::{Info, Reader, Received};
 pub use set::{BadMessage, KindInfo, KindOf, MessageSet};
-pub use topic::{ReaderBuilder, Topic, TopicBuilder};
+pub use topic::{Topic, TopicBuilder};
 
 /// What the expansions of the derives need, under one path whatever crate is named.
 #[doc(hidden)]
