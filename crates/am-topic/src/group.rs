@@ -342,3 +342,6 @@ impl<'a> Topic<'a> {
         group.map_or(Ok(()), |group| group.close())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
