@@ -5,6 +5,31 @@
 //! * A [`Kind`] is what one payload can be: a message, a slice of messages (`[u8]` is one), or text.
 //! * A [`MessageSet`] is the kinds that one topic carries. A single kind is a set by itself.
 //!
+//! * A [`Topic`] is a stream of such messages, found by its name. A [`Poster`] posts one message, or
+//!   [many](Poster::post_many) for the price of one exchange. A [`Reader`] takes note of every message, one or
+//!   [many](Reader::read_many) at a time; [after](ReaderBuilder::after) other readers, if it is a later stage; or as a
+//!   member of a [group](ReaderBuilder::group), which shares its messages.
+//!
+//! ```
+//! use am_matrix::{Arena, Matrix, plan};
+//! use am_message::Topic;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let matrix = Matrix::format(Arena::heap(1 << 20), &plan(1 << 20, 60, 30)?)?;
+//! let topic = Topic::<str>::builder(&matrix, "jobs").open_or_create()?;
+//! let mut worker = topic.reader().group("workers").open()?;
+//! let mut other = topic.reader().group("workers").open()?;
+//! topic.poster()?.post_many(["sow", "reap"])?;
+//!
+//! worker.read().nack(); // not done: another gets it
+//! let job = other.read();
+//! assert_eq!((job.view()?, job.is_redelivered()), ("sow", true));
+//! drop(job); // done
+//! assert_eq!(worker.read().view()?, "reap");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Two processes understand each other when the hashes of their layouts are equal: names of fields,
 //! their types, offsets and sizes. What a type is called decides nothing.
 

@@ -35,7 +35,8 @@ const READERS_AT: usize = 3 * LINE;
 const POSTERS_AT: usize = READERS_AT + READERS * LINE;
 const ORPHANS_AT: usize = POSTERS_AT + POSTERS;
 const GROUPS_AT: usize = (ORPHANS_AT + 2 * HELD_MAX).next_multiple_of(LINE);
-const MEMBER: usize = LINE / 2;
+/// Wide words of a member: a cache line.
+const MEMBER: usize = if cfg!(loom) { 4 } else { 8 };
 const GROUP: usize = LINE + MEMBERS * MEMBER + RETURNS;
 /// Wide words before the slots.
 pub const WIDES_FIXED: usize = GROUPS_AT + (GROUPS * GROUP).next_multiple_of(LINE);
