@@ -2,7 +2,7 @@
 
 use crate::error::{BatchError, PostError};
 use crate::poster::{Patience, Unsent};
-use crate::reader::Found;
+use crate::reader::{Fate, Found};
 use crate::{BadMessage, Info, Kind, KindOf, MessageSet, Poster, Reader};
 use am_matrix::Block;
 use am_topic::Seq;
@@ -158,8 +158,8 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     /// Takes what is there, from the next message on, at most `max` messages (at least one); waits for the
     /// first.
     ///
-    /// They stay as they are until the batch is dropped. In a lossy topic a reader holds one message at a time,
-    /// so that there is one in a batch.
+    /// They stay as they are until the batch is dropped. In a lossy topic, and in a group, a reader holds one
+    /// message at a time, so that there is one in a batch.
     pub fn read_many(&mut self, max: usize) -> Batch<'_, S> {
         loop {
             if let Some(found) = self.wait_until(None, |reader| reader.look_many(max)) {
@@ -186,7 +186,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
             return Some(many);
         }
         while many.found.len() < max {
-            let Some(held) = self.reader.peek(many.span) else { break };
+            let Some(held) = self.source.peek(many.span) else { break };
             many.span += 1;
             many.found.extend(self.check(held));
         }
@@ -195,7 +195,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
 
     fn holds_many(&self) -> bool {
         // The cursor holds whatever lies before it.
-        self.shared.topic.shape().flow == am_topic::Flow::Lossless
+        self.shared.topic.shape().flow == am_topic::Flow::Lossless && !self.source.is_member()
     }
 }
 
@@ -208,15 +208,16 @@ struct Many {
 
 impl Many {
     fn batch<S: MessageSet + ?Sized>(self, reader: &mut Reader<S>) -> Batch<'_, S> {
-        Batch { reader, many: self, kept: false }
+        Batch { reader, many: self, fate: Fate::Done }
     }
 }
 
-/// Messages one after the other, looked at where they lie. Dropping it lets all of them go.
+/// Messages one after the other, looked at where they lie. Dropping it lets all of them go, as dropping a
+/// [`Received`](crate::Received) does.
 pub struct Batch<'r, S: MessageSet + ?Sized> {
     reader: &'r mut Reader<S>,
     many: Many,
-    kept: bool,
+    fate: Fate,
 }
 
 /// One message of a [`Batch`].
@@ -240,7 +241,7 @@ impl<S: MessageSet + ?Sized> Batch<'_, S> {
 
     /// Lets the messages go without taking any: this reader gets them again.
     pub fn put_back(mut self) {
-        self.kept = true;
+        self.fate = Fate::Kept;
     }
 }
 
@@ -275,14 +276,11 @@ impl<'b, S: MessageSet + ?Sized> Item<'b, S> {
 
 impl<S: MessageSet + ?Sized> Drop for Batch<'_, S> {
     fn drop(&mut self) {
-        if self.kept {
+        if matches!(self.fate, Fate::Kept) {
             // They are found damaged again.
             self.reader.damaged -= self.many.span - self.many.found.len() as u64;
-            self.reader.reader.put_off();
-        } else {
-            self.reader.reader.advance(self.many.span);
-            self.reader.shared.rouse_followers();
         }
+        self.reader.end(self.fate, self.many.span);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong with topics.
 
-use am_topic::{BadTopic, NoLeader};
+use am_topic::{BadTopic, NoGroup, NoLeader};
 
 /// Why a topic cannot be made, opened or used.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,17 @@ pub enum TopicError {
         /// What is wrong.
         #[source]
         cause: NoLeader,
+    },
+    /// A group cannot be joined, or not be closed.
+    #[error("group {group:?} of topic {name:?}: {cause}")]
+    NoGroup {
+        /// The topic's name.
+        name: String,
+        /// The group's name.
+        group: String,
+        /// What is wrong.
+        #[source]
+        cause: NoGroup,
     },
     /// All posters' numbers are taken.
     #[error("topic {name:?} has {maximum} posters already")]

@@ -5,6 +5,31 @@
 //! * A [`Kind`] is what one payload can be: a message, a slice of messages (`[u8]` is one), or text.
 //! * A [`MessageSet`] is the kinds that one topic carries. A single kind is a set by itself.
 //!
+//! * A [`Topic`] is a stream of such messages, found by its name. A [`Poster`] posts one message, or
+//!   [many](Poster::post_many) for the price of one exchange. A [`Reader`] takes note of every message, one or
+//!   [many](Reader::read_many) at a time; [after](ReaderBuilder::after) other readers, if it is a later stage; or as a
+//!   member of a [group](ReaderBuilder::group), which shares its messages.
+//!
+//! ```
+//! use am_matrix::{Arena, Matrix, plan};
+//! use am_message::Topic;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let matrix = Matrix::format(Arena::heap(1 << 20), &plan(1 << 20, 60, 30)?)?;
+//! let topic = Topic::<str>::builder(&matrix, "jobs").open_or_create()?;
+//! let mut worker = topic.reader().group("workers").open()?;
+//! let mut other = topic.reader().group("workers").open()?;
+//! topic.poster()?.post_many(["sow", "reap"])?;
+//!
+//! worker.read().nack(); // not done: another gets it
+//! let job = other.read();
+//! assert_eq!((job.view()?, job.is_redelivered()), ("sow", true));
+//! drop(job); // done
+//! assert_eq!(worker.read().view()?, "reap");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Two processes understand each other when the hashes of their layouts are equal: names of fields,
 //! their types, offsets and sizes. What a type is called decides nothing.
 
@@ -13,28 +38,31 @@
 mod batch;
 mod bits;
 mod error;
+mod join;
 mod kind;
 mod layout_hash;
 pub mod message;
 mod poster;
 mod reader;
 pub mod set;
+mod source;
 mod topic;
 
 // The derives name this crate by what its user calls it, which is this name in here.
 extern crate self as am_message;
 
 pub use am_shm::WaitStrategy;
-pub use am_topic::{NoLeader, ReaderId, Seq, Start};
+pub use am_topic::{NoGroup, NoLeader, ReaderId, Seq, Start};
 pub use batch::{Batch, Item, Posted};
 pub use error::{BatchError, PostError, TopicError};
+pub use join::ReaderBuilder;
 pub use kind::{Kind, Shape};
 pub use layout_hash::LayoutHasher;
 pub use message::Message;
 pub use poster::{Loan, Poster, Receipt};
 pub use reader::{Info, Reader, Received};
 pub use set::{BadMessage, KindInfo, KindOf, MessageSet};
-pub use topic::{ReaderBuilder, Topic, TopicBuilder};
+pub use topic::{Topic, TopicBuilder};
 
 /// What the expansions of the derives need, under one path whatever crate is named.
 #[doc(hidden)]

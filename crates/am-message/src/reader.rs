@@ -1,5 +1,6 @@
 //! Reading: looking ahead, taking note, letting go.
 
+use crate::source::Source;
 use crate::topic::Shared;
 use crate::{BadMessage, KindOf, MessageSet};
 use am_layout::Offset;
@@ -8,19 +9,22 @@ use am_topic::{Held, Next, ReaderId, Seq};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often a reader that waits for other readers asks who is dead.
 const RECOVERY_EVERY: Duration = Duration::from_millis(100);
 
-/// Sees every message of a topic from where it started on. For one thread at a time.
+/// Sees every message of a topic from where it started on, or its share of a [group's](crate::ReaderBuilder::group).
+/// For one thread at a time.
 pub struct Reader<S: MessageSet + ?Sized> {
     /// Stands before what it looks into.
-    pub(crate) reader: am_topic::Reader<'static>,
+    pub(crate) source: Source,
     pub(crate) shared: Arc<Shared>,
     waiter: Waiter,
     naps: bool,
-    depends: bool,
+    /// It follows other readers, who wake it.
+    follows: bool,
     pub(crate) damaged: u64,
     /// Messages before this number are there to be read: a hint.
     there: u64,
@@ -63,11 +67,11 @@ impl Info {
 impl<S: MessageSet + ?Sized> Reader<S> {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        reader: am_topic::Reader<'static>,
+        source: Source,
         strategy: WaitStrategy,
-        depends: bool,
+        follows: bool,
     ) -> Self {
-        if depends {
+        if follows {
             shared.topic.count_follower(1);
         }
         let naps = matches!(strategy, WaitStrategy::SpinThenPark { .. });
@@ -76,11 +80,11 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         }
         let waiter = Waiter::new(strategy);
         Self {
-            reader,
+            source,
             shared,
             waiter,
             naps,
-            depends,
+            follows,
             damaged: 0,
             there: 0,
             probe: 0,
@@ -115,7 +119,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     ///
     /// In a lossy topic it may be gone before it is taken.
     pub fn inquire(&self) -> impl Iterator<Item = Info> + '_ {
-        let seen = (0..).map_while(|ahead| self.reader.peek(ahead));
+        let seen = (0..).map_while(|ahead| self.source.peek(ahead));
         seen.map(|held| Info::of(&held))
     }
 
@@ -128,25 +132,26 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     /// not finished by a poster that died, or damaged.
     #[must_use]
     pub fn missed(&self) -> u64 {
-        self.reader.missed() + self.damaged
+        self.source.missed() + self.damaged
     }
 
-    /// Returns how others [follow](crate::ReaderBuilder::after_id) this reader, in whichever process.
+    /// Returns how others [follow](crate::ReaderBuilder::after_id) this reader, in whichever process; `None` for a
+    /// member of a group.
     #[must_use]
-    pub fn id(&self) -> ReaderId {
-        self.reader.id()
+    pub fn id(&self) -> Option<ReaderId> {
+        self.source.id()
     }
 
     /// Tells whether every reader that this one [follows](crate::ReaderBuilder::after) is there still.
     #[must_use]
     pub fn follows_all(&self) -> bool {
-        self.reader.follows_all()
+        self.source.follows_all()
     }
 
-    /// Returns the number of the message that comes next.
+    /// Returns the number of the message that comes next, but for those that members of its group gave back.
     #[must_use]
     pub fn position(&self) -> Seq {
-        self.reader.cursor()
+        self.source.cursor()
     }
 
     fn look_until(&mut self, deadline: Option<Instant>) -> Option<Found> {
@@ -166,7 +171,8 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         let shared = self.shared.clone();
         loop {
             // Who waits for other readers asks now and then whether they are dead.
-            let turn = self.depends.then(|| Instant::now() + RECOVERY_EVERY);
+            let depends = self.follows || self.source.is_member();
+            let turn = depends.then(|| Instant::now() + RECOVERY_EVERY);
             let end = turn.into_iter().chain(deadline).min();
             let found = waiter.wait(shared.berth(), || look(self), end);
             if found.is_some() || end == deadline {
@@ -179,12 +185,12 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     /// The next message, held and checked.
     pub(crate) fn look(&mut self) -> Option<Found> {
         loop {
-            let Next::Message(held) = self.reader.next() else { return None };
+            let Next::Message(held) = self.source.next() else { return None };
             if let Some(found) = self.check(held) {
                 self.fetch_ahead(held.seq.0);
                 return Some(found);
             }
-            self.done();
+            self.end(Fate::Done, 1);
         }
     }
 
@@ -205,10 +211,20 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         }
     }
 
-    /// Lets the message go that is held.
-    fn done(&mut self) {
-        self.reader.done();
-        self.shared.rouse_followers();
+    /// Ends the looks at `count` messages, from the held one on.
+    pub(crate) fn end(&mut self, fate: Fate, count: u64) {
+        match fate {
+            // A member that fails has not done it.
+            Fate::Done if !(self.source.is_member() && thread::panicking()) => {
+                self.source.done(count);
+                self.shared.rouse_followers();
+            }
+            Fate::Kept => self.source.put_off(),
+            Fate::Done | Fate::Returned => {
+                self.source.give_back();
+                self.shared.rouse();
+            }
+        }
     }
 
     /// Checks the block of a message that is held; counts one that somebody scribbled on.
@@ -228,7 +244,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     }
 
     fn receive(&mut self, found: Found) -> Received<'_, S> {
-        Received { reader: self, found, kept: false }
+        Received { reader: self, found, fate: Fate::Done }
     }
 }
 
@@ -249,11 +265,20 @@ impl Found {
     }
 }
 
-/// A message, looked at where it lies. Dropping it lets it go, and the reader goes on.
+/// A message, looked at where it lies. Dropping it lets it go, and the reader goes on: in a group, the message is
+/// done then, unless the thread panics: then it is given back.
 pub struct Received<'r, S: MessageSet + ?Sized> {
     reader: &'r mut Reader<S>,
     found: Found,
-    kept: bool,
+    fate: Fate,
+}
+
+/// What becomes of a message when its guard is dropped.
+#[derive(Clone, Copy)]
+pub(crate) enum Fate {
+    Done,
+    Kept,
+    Returned,
 }
 
 impl<S: MessageSet + ?Sized> Received<'_, S> {
@@ -288,18 +313,36 @@ impl<S: MessageSet + ?Sized> Received<'_, S> {
     /// all of them have let this message go.
     #[must_use]
     pub fn follows_all(&self) -> bool {
-        self.reader.follows_all()
+        self.reader.source.follows_all()
+    }
+
+    /// Tells whether the message was delivered to its group before, and not finished.
+    #[must_use]
+    pub fn is_redelivered(&self) -> bool {
+        self.attempts() > 0
+    }
+
+    /// Returns how often the message was delivered to its group before; 15 for more, 0 for a reader in no group.
+    #[must_use]
+    pub fn attempts(&self) -> u8 {
+        self.reader.source.attempts()
     }
 
     /// Lets the message go without taking it: this reader gets it again.
     pub fn put_back(mut self) {
-        self.kept = true;
+        self.fate = Fate::Kept;
+    }
+
+    /// Gives the message back to the group: another member gets it, or this one when it has nothing else to do.
+    /// A reader in no group gets it again, as by [`put_back`](Self::put_back).
+    pub fn nack(mut self) {
+        self.fate = Fate::Returned;
     }
 }
 
 impl<S: MessageSet + ?Sized> Drop for Received<'_, S> {
     fn drop(&mut self) {
-        if self.kept { self.reader.reader.put_off() } else { self.reader.done() }
+        self.reader.end(self.fate, 1);
     }
 }
 
@@ -319,7 +362,7 @@ impl<S: MessageSet + ?Sized> Drop for Reader<S> {
         if self.naps {
             self.shared.topic.count_napper(-1);
         }
-        if self.depends {
+        if self.follows {
             self.shared.topic.count_follower(-1);
         }
     }

@@ -1,11 +1,11 @@
 //! Topics: made, found, opened.
 
 use crate::error::TopicError;
-use crate::{MessageSet, Poster, Reader, Start};
+use crate::{MessageSet, Poster, ReaderBuilder};
 use am_layout::{Wide, Word};
 use am_matrix::{Error, Matrix, Spill};
-use am_shm::{Berth, WaitStrategy};
-use am_topic::{Flow, NoLeader, POSTERS, READERS, ReaderId, Shape};
+use am_shm::Berth;
+use am_topic::{Flow, POSTERS, Shape};
 use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const CAPACITY: u64 = 1024 - 64;
 /// Every reader sees every message, in one order for all; see the [crate's](crate) first page. Cloning is
 /// cheap. A topic lives as long as its segment, whoever comes and goes.
 pub struct Topic<S: MessageSet + ?Sized> {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     _set: PhantomData<Box<S>>,
 }
 
@@ -102,8 +102,7 @@ impl<S: MessageSet + ?Sized> Topic<S> {
 
     /// Starts the settings for a reader.
     pub fn reader(&self) -> ReaderBuilder<S> {
-        let (topic, start) = (self.clone(), Start::Latest);
-        ReaderBuilder { topic, start, strategy: WaitStrategy::default(), leaders: Vec::new() }
+        ReaderBuilder::new(self.clone())
     }
 
     /// Returns the topic's name.
@@ -131,76 +130,11 @@ impl<S: MessageSet + ?Sized> Topic<S> {
         self.shared.topic.shape().flow == Flow::Lossy
     }
 
-    fn owner(&self) -> Result<u32, TopicError> {
+    pub(crate) fn owner(&self) -> Result<u32, TopicError> {
         self.shared
             .matrix
             .participant_number()
             .map_err(|cause| TopicError::Matrix { name: self.shared.name.clone(), cause })
-    }
-}
-
-/// Settings for a reader.
-#[derive(Debug)]
-#[must_use = "settings do nothing until the reader joins"]
-pub struct ReaderBuilder<S: MessageSet + ?Sized> {
-    topic: Topic<S>,
-    start: Start,
-    strategy: WaitStrategy,
-    /// `None` for one of another topic.
-    leaders: Vec<Option<ReaderId>>,
-}
-
-impl<S: MessageSet + ?Sized> ReaderBuilder<S> {
-    /// Sets where the reader begins; the default is with what is posted after it joined.
-    pub fn start(mut self, start: Start) -> Self {
-        self.start = start;
-        self
-    }
-
-    /// Sets how the reader waits; the default spins for some microseconds, then sleeps.
-    pub fn wait(mut self, strategy: WaitStrategy) -> Self {
-        self.strategy = strategy;
-        self
-    }
-
-    /// Lets the reader follow another one (at most 8): it sees a message only when the other one has let it go,
-    /// and sees what that one did before.
-    ///
-    /// When the other one leaves or dies, this reader goes on by itself: nobody waits for the dead. That is
-    /// noticed within a tenth of a second. Who must not go on then asks
-    /// [`Received::follows_all`](crate::Received::follows_all).
-    pub fn after(mut self, other: &Reader<S>) -> Self {
-        let is_here = std::ptr::eq(other.shared.topic.bell(), self.topic.shared.topic.bell());
-        self.leaders.push(is_here.then(|| other.id()));
-        self
-    }
-
-    /// As [`after`](Self::after), of a reader that told its [id](Reader::id), in whichever process.
-    pub fn after_id(mut self, other: ReaderId) -> Self {
-        self.leaders.push(Some(other));
-        self
-    }
-
-    /// Joins: from here on the reader's messages are kept for it, in a lossless topic.
-    ///
-    /// # Errors
-    /// [`TopicError::TooManyReaders`] when there are 64; [`TopicError::NoLeader`] when one to be followed is not
-    /// there; [`TopicError::Matrix`] in a child that inherited the matrix by fork.
-    pub fn open(self) -> Result<Reader<S>, TopicError> {
-        let shared = self.topic.shared.clone();
-        let owner = self.topic.owner()?;
-        // What the dead have left may be enough.
-        let made = shared.topic.reader(owner, self.start).or_else(|| {
-            shared.matrix.recover();
-            shared.topic.reader(owner, self.start)
-        });
-        let full = || TopicError::TooManyReaders { name: shared.name.clone(), maximum: READERS };
-        let mut reader = made.ok_or_else(full)?;
-        for &leader in &self.leaders {
-            let followed = leader.ok_or(NoLeader::Gone).and_then(|leader| reader.follow(leader));
-            followed.map_err(|cause| TopicError::NoLeader { name: shared.name.clone(), cause })?;
-        }
-        Ok(Reader::new(shared, reader, self.strategy, !self.leaders.is_empty()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where everything of a topic lies in its words.
 
+use crate::group::Group;
 use crate::slot::{ABORTED, PUBLISHED, Place, Seq, Slot, state};
 use am_layout::{Wide, Word};
 
@@ -13,6 +14,12 @@ pub const READERS: usize = 2;
 pub const POSTERS: usize = if cfg!(loom) { 3 } else { 64 };
 /// Messages that readers of a lossy topic can hold at once while their slots are used again.
 pub const HELD_MAX: usize = 2 * READERS;
+/// Groups that a topic can ever have. The models have none, which spares them the looks.
+pub const GROUPS: usize = if cfg!(loom) { 0 } else { 8 };
+/// Members that a group can have at once.
+pub const MEMBERS: usize = if cfg!(loom) { 2 } else { 32 };
+/// Returned messages that a group has room for, beside those that members keep.
+pub const RETURNS: usize = 2 * MEMBERS;
 /// Wide words of a pair of cache lines: processors fetch two at a time.
 const LINE: usize = if cfg!(loom) { 4 } else { 16 };
 
@@ -25,8 +32,12 @@ const JOINS_AT: usize = 2 * LINE;
 const READERS_AT: usize = 3 * LINE;
 const POSTERS_AT: usize = READERS_AT + READERS * LINE;
 const ORPHANS_AT: usize = POSTERS_AT + POSTERS;
+const GROUPS_AT: usize = (ORPHANS_AT + 2 * HELD_MAX).next_multiple_of(LINE);
+/// Wide words of a member: a cache line.
+const MEMBER: usize = if cfg!(loom) { 4 } else { 8 };
+const GROUP: usize = LINE + MEMBERS * MEMBER + RETURNS;
 /// Wide words before the slots.
-pub const WIDES_FIXED: usize = (ORPHANS_AT + 2 * HELD_MAX).next_multiple_of(4);
+pub const WIDES_FIXED: usize = GROUPS_AT + (GROUPS * GROUP).next_multiple_of(LINE);
 /// Wide words of a slot.
 const SLOT: usize = 4;
 const BELL_AT: usize = 0;
@@ -269,6 +280,16 @@ impl<'a> Topic<'a> {
     pub(crate) fn orphans(&self) -> impl Iterator<Item = Orphan<'a>> + use<'a> {
         let wides = &self.wides[ORPHANS_AT..ORPHANS_AT + 2 * HELD_MAX];
         wides.chunks_exact(2).map(|two| Orphan { state: &two[0], place: &two[1] })
+    }
+
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Group<'a>> + use<'a> {
+        let topic = *self;
+        let wides = &self.wides[GROUPS_AT..GROUPS_AT + GROUPS * GROUP];
+        wides.chunks_exact(GROUP).map(move |wides| {
+            let (head, rest) = wides.split_at(LINE);
+            let (members, returns) = rest.split_at(MEMBERS * MEMBER);
+            Group::over(topic, head, members, returns)
+        })
     }
 
     /// The lowest number that a reader who joins now may still read, when the tail is at `next`.

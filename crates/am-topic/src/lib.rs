@@ -17,7 +17,9 @@
 
 mod claim;
 mod follow;
+mod group;
 mod layout;
+mod member;
 mod poster;
 mod reader;
 mod recover;
@@ -25,7 +27,11 @@ mod slot;
 
 pub use claim::{Claim, Claims, Full, Orphaned};
 pub use follow::{LEADERS_MAX, NoLeader, ReaderId};
-pub use layout::{BadTopic, Flow, HELD_MAX, POSTERS, READERS, Shape, Topic, WIDES_FIXED};
+pub use group::NoGroup;
+pub use layout::{
+    BadTopic, Flow, GROUPS, HELD_MAX, MEMBERS, POSTERS, READERS, RETURNS, Shape, Topic, WIDES_FIXED,
+};
+pub use member::Member;
 pub use poster::{NoRoom, Poster};
 pub use reader::{Held, Next, Reader, Start};
 pub use recover::{Found, Morgue, Recoverer};

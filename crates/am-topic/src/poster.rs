@@ -85,7 +85,9 @@ impl<'a> Topic<'a> {
 
     /// The lowest cursor of all readers; the tail's number when there is none.
     fn lowest_cursor(&self, next: u64) -> u64 {
-        self.seats().filter_map(|seat| seat.gate()).fold(next, u64::min)
+        let readers = self.seats().filter_map(|seat| seat.gate());
+        let groups = self.groups().filter_map(|group| group.gate());
+        readers.chain(groups).fold(next, u64::min)
     }
 }
 
@@ -230,6 +232,7 @@ impl<'a> Topic<'a> {
     /// Tells whether a reader looks at the message at this place.
     pub(crate) fn is_held(&self, raw: u64) -> bool {
         self.seats().any(|seat| seat.hold().load() == raw)
+            || self.groups().any(|group| group.is_holding(raw))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A reader: a cursor, and what it promises the posters.
 
 use crate::follow::{Leaders, NoLeader, ReaderId};
-use crate::layout::{Flow, READERS, Seat, Topic};
+use crate::layout::{Flow, READERS, Seat, Shape, Topic};
 use crate::slot::{ABORTED, Entry, PUBLISHED, Seq, parts, state};
 use am_layout::mutation::{self, Mutation};
 
@@ -14,6 +14,17 @@ pub enum Start {
     Latest,
     /// With this message, or the oldest that is there if it is gone.
     At(Seq),
+}
+
+impl Start {
+    /// The slot number to begin with, when the oldest message and the next one have these.
+    pub(crate) fn number(self, oldest: u64, next: u64, shape: &Shape) -> u64 {
+        match self {
+            Start::Earliest => oldest,
+            Start::Latest => next,
+            Start::At(seq) => seq.slot_number(shape).clamp(oldest, next),
+        }
+    }
 }
 
 /// What a reader finds.
@@ -75,11 +86,7 @@ impl<'a> Topic<'a> {
         // this reader.
         let next = self.load_tail().next;
         let oldest = self.oldest(next);
-        let cursor = match start {
-            Start::Earliest => oldest,
-            Start::Latest => next,
-            Start::At(seq) => seq.slot_number(self.shape()).clamp(oldest, next),
-        };
+        let cursor = start.number(oldest, next, self.shape());
         seat.cursor().store(cursor);
         let id = ReaderId { seat: number, turn };
         let leaders = Leaders::none(*self);
@@ -139,7 +146,7 @@ impl<'a> Reader<'a> {
             if !self.leaders.let_go(self.cursor) {
                 return Next::Nothing;
             }
-            match self.look_at(self.cursor) {
+            match self.topic.look_at(self.cursor) {
                 Look::Message(entry) => {
                     if self.hold(&entry) {
                         return Next::Message(Held { seq: self.cursor(), entry });
@@ -206,12 +213,7 @@ impl<'a> Reader<'a> {
         if !self.leaders.have_let_go(number) {
             return None;
         }
-        let Look::Message(entry) = self.look_at(number) else { return None };
-        // It may have been overwritten while it was read.
-        am_layout::order_loads();
-        let same = self.topic.slot(number).state.load() == state(number, PUBLISHED);
-        let seq = Seq::from_slot_number(number, self.topic.shape());
-        same.then_some(Held { seq, entry })
+        self.topic.peek(number)
     }
 
     /// Goes on by `count` messages at once, all of which were [seen](Self::peek); one that is held counts.
@@ -239,9 +241,21 @@ impl<'a> Reader<'a> {
             self.seat.cursor().store(self.cursor);
         }
     }
+}
 
-    fn look_at(&self, number: u64) -> Look {
-        let slot = self.topic.slot(number);
+impl Topic<'_> {
+    /// Looks at message `number` without holding it.
+    pub(crate) fn peek(&self, number: u64) -> Option<Held> {
+        let Look::Message(entry) = self.look_at(number) else { return None };
+        // It may have been overwritten while it was read.
+        am_layout::order_loads();
+        let same = self.slot(number).state.load() == state(number, PUBLISHED);
+        let seq = Seq::from_slot_number(number, self.shape());
+        same.then_some(Held { seq, entry })
+    }
+
+    pub(crate) fn look_at(&self, number: u64) -> Look {
+        let slot = self.slot(number);
         // Acquire (M1): sees entry and payload.
         let (seen, code) = parts(slot.state.load());
         match (seen.cmp(&number), code) {
@@ -255,7 +269,7 @@ impl<'a> Reader<'a> {
 }
 
 /// What a slot has for a reader who wants a certain number.
-enum Look {
+pub(crate) enum Look {
     Message(Entry),
     Nothing,
     Aborted,

@@ -14,7 +14,7 @@ use am_layout::order_loads;
 pub enum Found {
     /// A number was claimed, and its message will not come.
     Claim,
-    /// A reader left its seat.
+    /// A reader, or a member of a group, left its seat.
     Reader,
     /// A poster left its number.
     Poster,
@@ -58,6 +58,13 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
             if self.is_dead(seat.owner().load() >> 1) {
                 seat.hold().store(0);
                 seat.owner().store(0);
+                found(Found::Reader);
+            }
+        }
+        for group in self.topic.groups() {
+            for code in group.codes().filter(|&code| self.is_dead(group.seat(code).owner().load()))
+            {
+                group.leave(code);
                 found(Found::Reader);
             }
         }

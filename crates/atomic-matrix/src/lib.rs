@@ -96,8 +96,8 @@ pub use am_message::__derive; // what the derives name
 #[doc(inline)]
 pub use am_message::{
     BadMessage, Batch, BatchError, Info, Item, Kind, KindInfo, KindOf, Loan, Message, MessageSet,
-    NoLeader, PostError, Posted, Poster, Reader, ReaderBuilder, ReaderId, Receipt, Received, Seq,
-    Shape, Start, Topic, TopicBuilder, TopicError, WaitStrategy,
+    NoGroup, NoLeader, PostError, Posted, Poster, Reader, ReaderBuilder, ReaderId, Receipt,
+    Received, Seq, Shape, Start, Topic, TopicBuilder, TopicError, WaitStrategy,
 };
 #[cfg(feature = "numa")]
 #[doc(inline)]
