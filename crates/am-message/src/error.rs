@@ -80,3 +80,14 @@ pub enum PostError {
         len_bytes: usize,
     },
 }
+
+/// Why not all of a batch was posted: the first so many messages were, and no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{posted} messages of the batch were posted, then: {cause}")]
+pub struct BatchError {
+    /// How many messages were posted, counted from the first.
+    pub posted: u64,
+    /// Why the next one was not.
+    #[source]
+    pub cause: PostError,
+}

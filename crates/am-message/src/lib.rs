@@ -10,6 +10,7 @@
 
 #![cfg(not(loom))]
 
+mod batch;
 mod bits;
 mod error;
 mod kind;
@@ -25,7 +26,8 @@ extern crate self as am_message;
 
 pub use am_shm::WaitStrategy;
 pub use am_topic::{Seq, Start};
-pub use error::{PostError, TopicError};
+pub use batch::{Batch, Item, Posted};
+pub use error::{BatchError, PostError, TopicError};
 pub use kind::{Kind, Shape};
 pub use layout_hash::LayoutHasher;
 pub use message::Message;

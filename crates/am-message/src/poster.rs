@@ -4,8 +4,8 @@ use crate::error::PostError;
 use crate::topic::Shared;
 use crate::{Kind, KindOf, Message, MessageSet};
 use am_layout::Offset;
-use am_matrix::{Block, Error};
-use am_topic::{Entry, Place, Seq};
+use am_matrix::{Block, Error, Matrix};
+use am_topic::{Claim, Entry, Place, Seq};
 use std::alloc::Layout;
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -25,8 +25,8 @@ const LOOKS_PER_RECOVERY: u32 = 20_000;
 /// Puts messages into a topic. For one thread at a time.
 pub struct Poster<S: MessageSet + ?Sized> {
     /// Stands before what it looks into.
-    poster: RefCell<am_topic::Poster<'static>>,
-    shared: Arc<Shared>,
+    pub(crate) poster: RefCell<am_topic::Poster<'static>>,
+    pub(crate) shared: Arc<Shared>,
     _set: PhantomData<Box<S>>,
 }
 
@@ -99,6 +99,15 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     }
 
     fn lend(&self, bytes: usize, align_bytes: usize, kind: u32) -> Result<Loan<'_, S>, PostError> {
+        Ok(Loan { poster: self, block: self.allocate(bytes, align_bytes)?, kind })
+    }
+
+    /// Gets a block of that length.
+    pub(crate) fn allocate(
+        &self,
+        bytes: usize,
+        align_bytes: usize,
+    ) -> Result<Block<'_>, PostError> {
         if u32::try_from(bytes).is_err() {
             return Err(PostError::TooLong { len_bytes: bytes });
         }
@@ -110,7 +119,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
                 .map_err(|_| Error::AlignmentTooLarge { align_bytes })
                 .and_then(|layout| matrix.allocate_aligned(layout))
         };
-        Ok(Loan { poster: self, block: block?, kind })
+        Ok(block?)
     }
 
     /// Puts a filled block into the topic.
@@ -118,16 +127,29 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         let mut poster = self.poster.borrow_mut();
         self.collect_orphans(&poster);
         let number = poster.number() as u32;
-        let Some(mut claim) = poster.claim(1).ok().and_then(|mut claims| claims.next()) else {
+        let Some(claim) = poster.claim(1).ok().and_then(|mut claims| claims.next()) else {
             return Err(Unsent::Full(block));
         };
+        let (seq, _old) = self.put(claim, block, kind, number)?;
+        self.rouse();
+        Ok(Receipt { seq })
+    }
+
+    /// Publishes a filled block as the claimed message; returns the block of the one that it replaces.
+    pub(crate) fn put<'m>(
+        &'m self,
+        mut claim: Claim<'_, 'static>,
+        block: Block<'m>,
+        kind: u32,
+        number: u32,
+    ) -> Result<(Seq, Option<Block<'m>>), Unsent<'m>> {
         // An error: readers hold too much. Dropped, the claim is aborted, and its number will be missed.
         let Ok(old) = claim.old() else { return Err(Unsent::Full(block)) };
-        if let Some(old) = old {
-            let old = self.take_back(old);
+        let old = old.and_then(|place| {
+            let old = self.take_back(place);
             claim.forget();
-            drop(old);
-        }
+            old
+        });
         let place = Place { offset: block.offset().to_raw(), len: block.len() as u32 };
         claim.tell(&Entry { place, kind, poster: number, time: 0 });
         if let Err(error) = block.into_common() {
@@ -135,9 +157,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
             claim.forget();
             return Err(Unsent::Lost(error));
         }
-        let seq = claim.publish();
-        self.rouse();
-        Ok(Receipt { seq })
+        Ok((claim.publish(), old))
     }
 
     /// Takes the block of a message back that nobody may look at any more.
@@ -149,7 +169,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     }
 
     /// Frees messages that slow readers of a lossy topic held.
-    fn collect_orphans(&self, poster: &am_topic::Poster<'static>) {
+    pub(crate) fn collect_orphans(&self, poster: &am_topic::Poster<'static>) {
         while let Some(orphaned) = poster.orphan() {
             let block = self.take_back(orphaned.place());
             orphaned.forget();
@@ -158,7 +178,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     }
 
     /// Wakes readers that sleep.
-    fn rouse(&self) {
+    pub(crate) fn rouse(&self) {
         if self.shared.topic.nappers().load_relaxed() > 0 {
             // Full barrier (E15): what was published before is seen by whoever is counted as asleep after.
             fence(SeqCst);
@@ -173,31 +193,58 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         kind: u32,
         deadline: Option<Instant>,
     ) -> Result<Receipt, PostError> {
-        for look in 1u32.. {
+        let mut patience = Patience::until(deadline);
+        loop {
             block = match self.send(block, kind) {
                 Ok(receipt) => return Ok(receipt),
                 Err(Unsent::Lost(error)) => return Err(error.into()),
                 Err(Unsent::Full(block)) => block,
             };
-            if look < SPINS {
-                std::hint::spin_loop();
-                continue;
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if !patience.wait(&self.shared.matrix) {
                 return Err(PostError::Full);
             }
-            if look.is_multiple_of(LOOKS_PER_RECOVERY) {
-                // The slowest reader may be dead.
-                self.shared.matrix.recover();
-            }
-            thread::yield_now();
         }
-        Err(PostError::Full)
+    }
+}
+
+/// How long a poster waits for room.
+pub(crate) struct Patience {
+    looks: u32,
+    deadline: Option<Instant>,
+}
+
+impl Patience {
+    /// Waits until then; for ever when there is no deadline.
+    pub fn until(deadline: Option<Instant>) -> Self {
+        Self { looks: 0, deadline }
+    }
+
+    /// Does not wait.
+    pub fn none() -> Self {
+        Self { looks: SPINS, deadline: Some(Instant::now()) }
+    }
+
+    /// Waits a little: spins at first, then lets others have the processor. False when it is over.
+    pub fn wait(&mut self, matrix: &Matrix) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks < SPINS {
+            std::hint::spin_loop();
+            return true;
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return false;
+        }
+        if self.looks.is_multiple_of(LOOKS_PER_RECOVERY) {
+            // The slowest reader may be dead.
+            matrix.recover();
+        }
+        thread::yield_now();
+        true
     }
 }
 
 /// A message that was not posted.
-enum Unsent<'m> {
+pub(crate) enum Unsent<'m> {
     /// For want of room.
     Full(Block<'m>),
     /// Its block is lost.

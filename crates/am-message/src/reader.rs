@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 /// Sees every message of a topic from where it started on. For one thread at a time.
 pub struct Reader<S: MessageSet + ?Sized> {
     /// Stands before what it looks into.
-    reader: am_topic::Reader<'static>,
-    shared: Arc<Shared>,
+    pub(crate) reader: am_topic::Reader<'static>,
+    pub(crate) shared: Arc<Shared>,
     waiter: Waiter,
     naps: bool,
-    damaged: u64,
+    pub(crate) damaged: u64,
     _set: PhantomData<Box<S>>,
 }
 
@@ -36,7 +36,7 @@ pub struct Info {
 }
 
 impl Info {
-    fn of(held: &Held) -> Self {
+    pub(crate) fn of(held: &Held) -> Self {
         let entry = &held.entry;
         Self {
             seq: held.seq,
@@ -111,29 +111,47 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     }
 
     fn look_until(&mut self, deadline: Option<Instant>) -> Option<Found> {
-        if let Some(found) = self.look() {
+        self.wait_until(deadline, Self::look)
+    }
+
+    /// Waits until `look` finds something, or time is over.
+    pub(crate) fn wait_until<T>(
+        &mut self,
+        deadline: Option<Instant>,
+        mut look: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<T> {
+        if let Some(found) = look(self) {
             return Some(found);
         }
         let mut waiter = self.waiter.clone();
         let shared = self.shared.clone();
-        waiter.wait(shared.berth(), || self.look(), deadline)
+        waiter.wait(shared.berth(), || look(self), deadline)
     }
 
     /// The next message, held and checked.
-    fn look(&mut self) -> Option<Found> {
+    pub(crate) fn look(&mut self) -> Option<Found> {
         loop {
             let Next::Message(held) = self.reader.next() else { return None };
-            let place = held.entry.place;
-            // SAFETY: a published message is nobody's block, and stays as it is while it is held (M1).
-            let bytes = unsafe { self.shared.matrix.common_bytes(Offset::from_raw(place.offset)) };
-            match bytes {
-                Ok(bytes) if bytes.len() == place.len as usize => {
-                    return Some(Found { held, payload: NonNull::from(bytes) });
-                }
-                // Somebody scribbled: nothing can be shown of it.
-                _ => self.damaged += 1,
+            if let Some(found) = self.check(held) {
+                return Some(found);
             }
             self.reader.done();
+        }
+    }
+
+    /// Checks the block of a message that is held; counts one that somebody scribbled on.
+    pub(crate) fn check(&mut self, held: Held) -> Option<Found> {
+        let place = held.entry.place;
+        // SAFETY: a published message is nobody's block, and stays as it is while it is held (M1).
+        let bytes = unsafe { self.shared.matrix.common_bytes(Offset::from_raw(place.offset)) };
+        match bytes {
+            Ok(bytes) if bytes.len() == place.len as usize => {
+                Some(Found { held, payload: NonNull::from(bytes) })
+            }
+            _ => {
+                self.damaged += 1;
+                None
+            }
         }
     }
 
@@ -143,9 +161,20 @@ impl<S: MessageSet + ?Sized> Reader<S> {
 }
 
 /// A message that a reader holds.
-struct Found {
-    held: Held,
+pub(crate) struct Found {
+    pub held: Held,
     payload: NonNull<[u8]>,
+}
+
+impl Found {
+    /// The payload's bytes.
+    ///
+    /// # Safety
+    /// The message is held as long as they are used, and the matrix that it lies in is there.
+    pub unsafe fn bytes<'a>(&self) -> &'a [u8] {
+        // SAFETY: the payload lies in the arena, and was checked; the rest the caller promises (M1).
+        unsafe { self.payload.as_ref() }
+    }
 }
 
 /// A message, looked at where it lies. Dropping it lets it go, and the reader goes on.
@@ -167,9 +196,8 @@ impl<S: MessageSet + ?Sized> Received<'_, S> {
     /// Returns the payload's bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the payload lies in the arena, which the reader's matrix keeps; it was checked, and stays as
-        // it is while the message is held (M1).
-        unsafe { self.found.payload.as_ref() }
+        // SAFETY: the reader's matrix keeps the arena, and the message is held as long as this guard lives.
+        unsafe { self.found.bytes() }
     }
 
     /// Returns what is known of it.

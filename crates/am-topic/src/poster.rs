@@ -96,6 +96,40 @@ impl<'a> Poster<'a> {
     /// finished a message of a turn ago, or a million exchanges were lost to others; nothing is claimed
     /// then.
     pub fn claim(&mut self, count: u64) -> Result<Claims<'_, 'a>, NoRoom> {
+        let (numbers, overruns) = self.take_numbers(count)?;
+        Ok(Claims::new(self.topic, self.code(), numbers, overruns))
+    }
+
+    /// As [`claim`](Self::claim), but claims fewer when there is no room for all.
+    ///
+    /// # Errors
+    /// [`NoRoom`] when there is not even room for one.
+    pub fn claim_up_to(&mut self, count: u64) -> Result<Claims<'_, 'a>, NoRoom> {
+        let mut count = count.clamp(1, BATCH_MAX);
+        loop {
+            match self.take_numbers(count) {
+                Ok((numbers, overruns)) => {
+                    return Ok(Claims::new(self.topic, self.code(), numbers, overruns));
+                }
+                Err(NoRoom) => count = self.fewer(count).ok_or(NoRoom)?,
+            }
+        }
+    }
+
+    /// How many numbers there may be room for, when there is none for `count`; `None` for none.
+    fn fewer(&self, count: u64) -> Option<u64> {
+        let fewer = if self.topic.shape().flow == Flow::Lossless {
+            // The gate has just been looked for.
+            let end = self.gate.saturating_add(self.topic.shape().slots());
+            end.saturating_sub(self.topic.load_tail().next).min(count - 1)
+        } else {
+            count / 2
+        };
+        (fewer > 0).then_some(fewer)
+    }
+
+    /// Claims numbers; tells whether a reader may look at what they overwrite.
+    fn take_numbers(&mut self, count: u64) -> Result<(Range<u64>, bool), NoRoom> {
         let topic = self.topic;
         let count = count.clamp(1, BATCH_MAX);
         for _ in 0..TRIES_MAX {
@@ -119,7 +153,7 @@ impl<'a> Poster<'a> {
             if topic.tail().cas_full(tail.raw(), claimed.raw()).is_ok() {
                 let overruns = self.gate.saturating_add(topic.shape().slots()) <= last;
                 let numbers = tail.next..claimed.next;
-                return Ok(Claims::new(topic, self.code(), numbers, overruns));
+                return Ok((numbers, overruns));
             }
         }
         Err(NoRoom)

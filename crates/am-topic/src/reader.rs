@@ -172,8 +172,9 @@ impl<'a> Reader<'a> {
         same.then_some(Held { seq, entry })
     }
 
-    /// Goes on by `count` messages at once, all of which were [seen](Self::peek).
+    /// Goes on by `count` messages at once, all of which were [seen](Self::peek); one that is held counts.
     pub fn advance(&mut self, count: u64) {
+        self.holds = false;
         self.cursor += count;
         self.tell_cursor();
     }

@@ -95,9 +95,9 @@ pub use am_matrix::{
 pub use am_message::__derive; // what the derives name
 #[doc(inline)]
 pub use am_message::{
-    BadMessage, Info, Kind, KindInfo, KindOf, Loan, Message, MessageSet, PostError, Poster, Reader,
-    ReaderBuilder, Receipt, Received, Seq, Shape, Start, Topic, TopicBuilder, TopicError,
-    WaitStrategy,
+    BadMessage, Batch, BatchError, Info, Item, Kind, KindInfo, KindOf, Loan, Message, MessageSet,
+    PostError, Posted, Poster, Reader, ReaderBuilder, Receipt, Received, Seq, Shape, Start, Topic,
+    TopicBuilder, TopicError, WaitStrategy,
 };
 #[cfg(feature = "numa")]
 #[doc(inline)]

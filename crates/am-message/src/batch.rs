@@ -1,0 +1,299 @@
+//! Batches: many messages for one exchange on the tail, and for one store of a reader's cursor.
+
+use crate::error::{BatchError, PostError};
+use crate::poster::{Patience, Unsent};
+use crate::reader::Found;
+use crate::{BadMessage, Info, Kind, KindOf, MessageSet, Poster, Reader};
+use am_matrix::Block;
+use am_topic::Seq;
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+/// Messages that are claimed by one exchange.
+const RUN: usize = 64;
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Posted {
+    /// How many messages were posted.
+    pub count: u64,
+    /// The last one's number in the topic; `None` when the batch was empty. The others have lower ones, in
+    /// order, among which other posters' may lie.
+    pub last: Option<Seq>,
+}
+
+impl<S: MessageSet + ?Sized> Poster<S> {
+    /// Posts messages of one kind, in order: one exchange and one wake-up for up to 64 of them. Waits for
+    /// room in a lossless topic.
+    ///
+    /// Readers may see the first before the last is posted; other posters' messages may lie between them.
+    ///
+    /// # Errors
+    /// [`BatchError`] tells how many were posted: then memory ran out.
+    pub fn post_many<'v, K>(
+        &self,
+        values: impl IntoIterator<Item = &'v K>,
+    ) -> Result<Posted, BatchError>
+    where
+        K: KindOf<S> + ?Sized + 'v,
+    {
+        self.post_runs(values.into_iter(), || Patience::until(None))
+    }
+
+    /// As [`post_many`](Self::post_many), but does not wait.
+    ///
+    /// # Errors
+    /// [`BatchError`] tells how many were posted: then there was no room, or no memory.
+    pub fn try_post_many<'v, K>(
+        &self,
+        values: impl IntoIterator<Item = &'v K>,
+    ) -> Result<Posted, BatchError>
+    where
+        K: KindOf<S> + ?Sized + 'v,
+    {
+        self.post_runs(values.into_iter(), Patience::none)
+    }
+
+    fn post_runs<'v, K: KindOf<S> + ?Sized + 'v>(
+        &self,
+        mut values: impl Iterator<Item = &'v K>,
+        patience: impl Fn() -> Patience,
+    ) -> Result<Posted, BatchError> {
+        let mut run = Run { filled: VecDeque::with_capacity(RUN), spare: Vec::with_capacity(RUN) };
+        let mut posted = Posted::default();
+        loop {
+            let refused = self.fill(&mut run, &mut values);
+            // What is filled goes first, whatever happened to the next one.
+            let mut patience = patience();
+            while !run.filled.is_empty() {
+                let cause = self.send_run(&mut run, K::INDEX, &mut posted).err();
+                let cause = cause.filter(|&cause| {
+                    cause != PostError::Full || !patience.wait(&self.shared.matrix)
+                });
+                if let Some(cause) = cause {
+                    return Err(BatchError { posted: posted.count, cause });
+                }
+            }
+            match refused {
+                Ok(true) => {}
+                Ok(false) => return Ok(posted),
+                Err(cause) => return Err(BatchError { posted: posted.count, cause }),
+            }
+        }
+    }
+
+    /// Copies the next values into blocks, at most a run; false when there are no more.
+    fn fill<'m, 'v, K: KindOf<S> + ?Sized + 'v>(
+        &'m self,
+        run: &mut Run<'m>,
+        values: &mut impl Iterator<Item = &'v K>,
+    ) -> Result<bool, PostError> {
+        while run.filled.len() < RUN {
+            let Some(value) = values.next() else { return Ok(false) };
+            let payload = value.as_payload();
+            if u32::try_from(payload.len()).is_err() {
+                return Err(PostError::TooLong { len_bytes: payload.len() });
+            }
+            let mut block = match run.spare.pop() {
+                Some(spare) if is_fit(&spare, payload.len(), <K as Kind>::ALIGN_BYTES) => spare,
+                _ => self.allocate(payload.len(), <K as Kind>::ALIGN_BYTES)?,
+            };
+            block.copy_from_slice(payload);
+            run.filled.push_back(block);
+        }
+        Ok(true)
+    }
+
+    /// Posts as many of the filled blocks as there is room for, at least one.
+    fn send_run<'m>(
+        &'m self,
+        run: &mut Run<'m>,
+        kind: u32,
+        posted: &mut Posted,
+    ) -> Result<(), PostError> {
+        let mut poster = self.poster.borrow_mut();
+        self.collect_orphans(&poster);
+        let number = poster.number() as u32;
+        let claims = poster.claim_up_to(run.filled.len() as u64).map_err(|_| PostError::Full)?;
+        let mut result = Ok(());
+        for claim in claims {
+            let Some(block) = run.filled.pop_front() else { break };
+            match self.put(claim, block, kind, number) {
+                Ok((seq, old)) => {
+                    *posted = Posted { count: posted.count + 1, last: Some(seq) };
+                    run.spare.extend(old.filter(|_| run.spare.len() < RUN));
+                }
+                Err(Unsent::Full(block)) => {
+                    run.filled.push_front(block);
+                    result = Err(PostError::Full);
+                    break;
+                }
+                Err(Unsent::Lost(error)) => {
+                    result = Err(error.into());
+                    break;
+                }
+            }
+        }
+        self.rouse();
+        result
+    }
+}
+
+/// Tells whether a block can be used again as it is.
+fn is_fit(block: &Block<'_>, len_bytes: usize, align_bytes: usize) -> bool {
+    block.len() == len_bytes && block.as_ptr().addr().is_multiple_of(align_bytes)
+}
+
+/// Blocks of a batch that is under way; what is left of them is freed.
+struct Run<'m> {
+    /// Messages to be posted.
+    filled: VecDeque<Block<'m>>,
+    /// Of messages that were overwritten: the next ones are often as long.
+    spare: Vec<Block<'m>>,
+}
+
+impl<S: MessageSet + ?Sized> Reader<S> {
+    /// Takes what is there, from the next message on, at most `max` messages (at least one); waits for the
+    /// first.
+    ///
+    /// They stay as they are until the batch is dropped. In a lossy topic a reader holds one message at a time,
+    /// so that there is one in a batch.
+    pub fn read_many(&mut self, max: usize) -> Batch<'_, S> {
+        loop {
+            if let Some(found) = self.wait_until(None, |reader| reader.look_many(max)) {
+                return found.batch(self);
+            }
+        }
+    }
+
+    /// As [`read_many`](Self::read_many), but does not wait.
+    pub fn try_read_many(&mut self, max: usize) -> Option<Batch<'_, S>> {
+        Some(self.look_many(max)?.batch(self))
+    }
+
+    /// As [`read_many`](Self::read_many), but waits no longer than that.
+    pub fn read_many_timeout(&mut self, max: usize, timeout: Duration) -> Option<Batch<'_, S>> {
+        let deadline = Some(Instant::now() + timeout);
+        Some(self.wait_until(deadline, |reader| reader.look_many(max))?.batch(self))
+    }
+
+    /// The next messages, held and checked.
+    fn look_many(&mut self, max: usize) -> Option<Many> {
+        let mut many = Many { found: vec![self.look()?], span: 1 };
+        if !self.holds_many() {
+            return Some(many);
+        }
+        while many.found.len() < max {
+            let Some(held) = self.reader.peek(many.span) else { break };
+            many.span += 1;
+            many.found.extend(self.check(held));
+        }
+        Some(many)
+    }
+
+    fn holds_many(&self) -> bool {
+        // The cursor holds whatever lies before it.
+        self.shared.topic.shape().flow == am_topic::Flow::Lossless
+    }
+}
+
+/// Messages one after the other that a reader holds.
+struct Many {
+    found: Vec<Found>,
+    /// How many numbers they span: damaged ones are left out.
+    span: u64,
+}
+
+impl Many {
+    fn batch<S: MessageSet + ?Sized>(self, reader: &mut Reader<S>) -> Batch<'_, S> {
+        Batch { reader, many: self, kept: false }
+    }
+}
+
+/// Messages one after the other, looked at where they lie. Dropping it lets all of them go.
+pub struct Batch<'r, S: MessageSet + ?Sized> {
+    reader: &'r mut Reader<S>,
+    many: Many,
+    kept: bool,
+}
+
+/// One message of a [`Batch`].
+pub struct Item<'b, S: MessageSet + ?Sized> {
+    found: &'b Found,
+    _set: PhantomData<fn() -> Box<S>>,
+}
+
+impl<S: MessageSet + ?Sized> Batch<'_, S> {
+    /// Returns how many messages there are: one or more.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.many.found.len()
+    }
+
+    /// Returns the messages, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Item<'_, S>> {
+        self.many.found.iter().map(|found| Item { found, _set: PhantomData })
+    }
+
+    /// Lets the messages go without taking any: this reader gets them again.
+    pub fn put_back(mut self) {
+        self.kept = true;
+    }
+}
+
+impl<'b, S: MessageSet + ?Sized> Item<'b, S> {
+    /// Returns what the message is.
+    ///
+    /// # Errors
+    /// [`BadMessage`] when it is none of its kind: whoever posted it made it by other means.
+    pub fn view(&self) -> Result<S::View<'b>, BadMessage> {
+        S::view(self.found.held.entry.kind, self.bytes())
+    }
+
+    /// Returns the payload's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &'b [u8] {
+        // SAFETY: the batch that this borrows from holds the message, and its reader the matrix.
+        unsafe { self.found.bytes() }
+    }
+
+    /// Returns what is known of it.
+    #[must_use]
+    pub fn info(&self) -> Info {
+        Info::of(&self.found.held)
+    }
+
+    /// Returns its number in the topic, from 0.
+    #[must_use]
+    pub fn seq(&self) -> Seq {
+        self.found.held.seq
+    }
+}
+
+impl<S: MessageSet + ?Sized> Drop for Batch<'_, S> {
+    fn drop(&mut self) {
+        if self.kept {
+            // They are found damaged again.
+            self.reader.damaged -= self.many.span - self.many.found.len() as u64;
+            self.reader.reader.put_off();
+        } else {
+            self.reader.reader.advance(self.many.span);
+        }
+    }
+}
+
+impl<S: MessageSet + ?Sized> std::fmt::Debug for Batch<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let first = self.many.found.first().map(|found| found.held.seq);
+        write!(f, "Batch({} messages from {first:?})", self.len())
+    }
+}
+
+impl<S: MessageSet + ?Sized> std::fmt::Debug for Item<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Item({:?})", self.info())
+    }
+}
