@@ -25,6 +25,8 @@ mod medium;
 mod round_trip;
 mod throughput;
 
+/// What ours is called here.
+const OURS_LABEL: &str = "AtomicMatrix, one by one";
 /// Lengths of messages, in bytes.
 const SMALL: usize = 64;
 const MIDDLE: usize = 1 << 10;
@@ -68,6 +70,7 @@ impl Messages {
     pub fn on(&self, peer: Peer, id: Uuid) -> Result<Reading> {
         match peer {
             Peer::Ours => self.between_processes::<media::ours::Ours>(id),
+            Peer::OursBatched => self.between_processes::<media::ours::OursBatched>(id),
             Peer::Iceoryx => self.between_processes::<media::iceoryx::Iceoryx>(id),
             #[cfg(have_boost)]
             Peer::BoostQueue => self.between_processes::<media::boost::BoostQueues>(id),
@@ -123,7 +126,9 @@ impl Messages {
             matches!(peer, Peer::Ours | Peer::Iceoryx | Peer::Disruptor | Peer::DisruptorBatched);
         match peer {
             _ if !self.touched && !in_place => Some("copies every payload"),
-            Peer::DisruptorBatched if self.round_trip => Some("one message at a time"),
+            Peer::OursBatched | Peer::DisruptorBatched if self.round_trip => {
+                Some("one message at a time")
+            }
             Peer::ArrayQueue | Peer::Channel | Peer::Rtrb if self.bytes >= LARGE => {
                 Some("moves messages by value")
             }
@@ -244,6 +249,9 @@ fn cell(common: &Common, job: &Messages, peer: Peer) -> Cell {
     let seconds = if common.quick { common.seconds() } else { VERIFY_SECONDS };
     let verify = Messages { touched: true, warmup_s: 0.0, seconds, ..job.clone() };
     cell.verify = Some(Task::Messages(verify));
+    if peer == Peer::Ours {
+        cell.label = OURS_LABEL.to_owned();
+    }
     if let Some(reason) = job.excludes(peer) {
         cell.task = Err(reason.to_owned());
     }
@@ -261,9 +269,10 @@ fn notes(common: &Common) -> Vec<String> {
             .to_owned(),
         format!(
             "About {DEPTH} messages may be on their way ({DEPTH_LARGE} of 64 KiB); none is lost, posters \
-             wait. Whoever waits spins, then yields; at pipe and socket in the kernel. AtomicMatrix and \
-             iceoryx2 lend a payload for every message, and posters send one by one. Readers take one \
-             by one, but for `disruptor`'s, which take all that is there."
+             wait. Who waits spins, then yields, but at pipe and socket in the kernel. AtomicMatrix and \
+             iceoryx2 lend a payload for every message, and copy nothing. Posters send one by one, and \
+             readers take one by one, but for `disruptor`'s, which take all that is there; `batched`: 64 \
+             by 64, which in AtomicMatrix are copied once."
         ),
         format!(
             "Rounds are many and short ({} of {} s): see *ipc*. With more processes than cores (2→1, \

@@ -64,6 +64,8 @@ pub enum Peer {
     Published,
     /// No allocator: the loop alone, over slots of one size
     Slots,
+    /// AtomicMatrix, messages posted and read in batches of 64
+    OursBatched,
     /// iceoryx2, publish and subscribe
     Iceoryx,
     /// Boost.Interprocess message_queue
@@ -106,8 +108,9 @@ impl Peer {
     ];
 
     /// Every peer that carries messages, in the order of the report.
-    pub const MESSAGES: [Peer; 10] = [
+    pub const MESSAGES: [Peer; 11] = [
         Peer::Ours,
+        Peer::OursBatched,
         Peer::Iceoryx,
         Peer::BoostQueue,
         Peer::Socket,
@@ -139,6 +142,7 @@ impl Peer {
             Peer::Dpdk => "DPDK mempool".into(),
             Peer::Published => "atomic-matrix 0.4.1".into(),
             Peer::Slots => "slots, no allocator".into(),
+            Peer::OursBatched => "AtomicMatrix, batched".into(),
             Peer::Iceoryx => "iceoryx2".into(),
             Peer::BoostQueue => "Boost message_queue".into(),
             Peer::Socket => "Unix socket".into(),
@@ -161,6 +165,7 @@ impl Peer {
                 | Peer::OursCache
                 | Peer::OursPool
                 | Peer::OursPoolCache
+                | Peer::OursBatched
         )
     }
 

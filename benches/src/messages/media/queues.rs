@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use crossbeam_queue::ArrayQueue;
 
 use crate::ipc::pause;
@@ -74,10 +74,7 @@ impl<T> Queue<T> for Channel {
 
     #[inline(always)]
     fn take(from: &mut Self::Out) -> Option<T> {
-        match from.try_recv() {
-            Ok(message) => Some(message),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        from.try_recv().ok()
     }
 }
 
