@@ -39,7 +39,7 @@ const PIPE_ATOMIC_BYTES: usize = 4096;
 /// Measuring rounds, and seconds of counting in each: many short ones.
 const ROUNDS: u32 = 40;
 const SECONDS: f64 = 0.05;
-/// Seconds of warm-up, and of counting in verifying runs.
+/// Seconds of warm-up, in which all places are used once, and of counting in verifying runs.
 const WARM_UP_SECONDS: f64 = 0.03;
 const VERIFY_SECONDS: f64 = 0.1;
 
@@ -223,14 +223,13 @@ pub fn run(common: &Common) -> Result<Verdict> {
 
 /// What is measured, in the order of the report.
 fn jobs(common: &Common) -> Vec<Messages> {
-    let warmup_s = if common.quick { 0.01 } else { WARM_UP_SECONDS };
     let job = |posters, readers, bytes, touched| Messages {
         posters,
         readers,
         bytes,
         touched,
         round_trip: false,
-        warmup_s,
+        warmup_s: WARM_UP_SECONDS,
         seconds: common.seconds(),
     };
     let sizes = [SMALL, MIDDLE, LARGE];
