@@ -100,6 +100,11 @@ impl Control {
         self.received.iter().map(|line| line.0.load(Ordering::Relaxed)).sum()
     }
 
+    /// Tells whether every reader got a message.
+    pub fn all_have_begun(&self, readers: usize) -> bool {
+        self.received[..readers].iter().all(|line| line.0.load(Ordering::Relaxed) > 0)
+    }
+
     /// Says that a reader is done, and what it found wrong.
     pub fn reader_is_done(&self, wrong: Wrong) {
         let counts = [wrong.lost, wrong.repeated, wrong.corrupted];

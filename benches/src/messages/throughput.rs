@@ -148,6 +148,12 @@ fn post_to<M: Medium>(
         pause(&mut spins);
     }
     let mut draft = Draft { poster, number: 0, bytes: job.bytes, touched: job.touched };
+    // iceoryx2 drops what does not fit before a reader has looked for the first time; the first messages
+    // fit.
+    end.post_many(&mut draft, MESSAGES_PER_LOOK)?;
+    while !control.all_have_begun(job.readers) && !control.is_over() {
+        pause(&mut spins);
+    }
     while !control.is_over() {
         end.post_many(&mut draft, MESSAGES_PER_LOOK)?;
     }
