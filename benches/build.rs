@@ -25,7 +25,7 @@ fn boost() {
         return;
     }
     // From here on a compile error is a fault of the shim and must stop the build.
-    cpp("shim/boost.cpp").compile("am_boost");
+    cpp("shim/boost.cpp").file("shim/queue.cpp").compile("am_boost");
     println!("cargo::rustc-link-lib=rt"); // shm_open, in older C libraries
     println!("cargo::rustc-cfg=have_boost");
 }

@@ -18,10 +18,10 @@ pub struct Common {
     /// The peers; AtomicMatrix itself always runs. Default: all that can
     #[arg(long, value_enum, value_delimiter = ',')]
     peers: Option<Vec<Peer>>,
-    /// Measuring rounds [default: 5, ipc 40; with --quick 2]
+    /// Measuring rounds [default: 5, ipc and messages 40; with --quick 2]
     #[arg(long, value_parser = value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Seconds of counting per cell and round [default: 0.5, ipc 0.05; with --quick 0.03]
+    /// Seconds of counting per cell and round [default: 0.5, ipc and messages 0.05; with --quick 0.03]
     #[arg(long, value_parser = parse_seconds)]
     seconds: Option<f64>,
     /// Small and short: to see that it works, not to measure

@@ -18,6 +18,7 @@ use crate::flat::Steady;
 use crate::heap::Heap;
 use crate::ipc::Ipc;
 use crate::latency::Latency;
+use crate::messages::Messages;
 use crate::overhead::Fill;
 use crate::pattern::CORRUPTED_PREFIX;
 use crate::peers::{self, Peer};
@@ -88,6 +89,8 @@ pub enum Task {
     Steady(Steady),
     /// Blocks from process to process.
     Ipc(Ipc),
+    /// Messages from posters to readers.
+    Messages(Messages),
 }
 
 impl Task {
@@ -100,6 +103,7 @@ impl Task {
             Task::Fill(job) => peer.serve(job, id),
             Task::Steady(job) => peer.serve(job, id),
             Task::Ipc(job) => job.on(peer, id),
+            Task::Messages(job) => job.on(peer, id),
         }
     }
 
@@ -112,6 +116,7 @@ impl Task {
             Task::Fill(_) => 60.0,
             Task::Steady(job) => job.limit_s(),
             Task::Ipc(job) => job.limit_s(),
+            Task::Messages(job) => job.limit_s(),
         })
     }
 }

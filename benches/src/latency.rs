@@ -32,7 +32,7 @@ const WARM_UP_TURNS: usize = 100 * ENDURANCE_LIVE_MAX;
 /// Turns between two looks at the time.
 const TURNS_PER_LOOK: usize = 256;
 /// Longest call that is told from longer ones, in ticks of the clock: seconds.
-const TICKS_MAX: u64 = 1 << 36;
+pub const TICKS_MAX: u64 = 1 << 36;
 /// Pairs of stamps that measure the clock itself.
 const CLOCK_PAIRS: usize = 10_000;
 
@@ -140,7 +140,7 @@ impl Calls {
 
 /// Reads the clock; calls before it are over, and calls after it have not begun.
 #[inline(always)]
-fn stamp(clock: &Clock) -> u64 {
+pub fn stamp(clock: &Clock) -> u64 {
     fence();
     let ticks = clock.raw();
     fence();
@@ -160,7 +160,10 @@ fn fence() {
 }
 
 /// Returns the median of what two stamps in a row take, in ticks.
-fn stamp_cost(clock: &Clock) -> Result<u64> {
+///
+/// # Errors
+/// When the histogram cannot be made.
+pub fn stamp_cost(clock: &Clock) -> Result<u64> {
     let mut ticks = Histogram::<u64>::new_with_bounds(1, TICKS_MAX, 3)?;
     for _ in 0..CLOCK_PAIRS {
         let start = stamp(clock);

@@ -20,6 +20,7 @@ mod heap;
 mod ipc;
 mod latency;
 mod machine;
+mod messages;
 mod overhead;
 mod page;
 mod pattern;
@@ -32,7 +33,7 @@ mod throughput;
 mod trace;
 mod workload;
 
-/// Measures AtomicMatrix side by side with other allocators, interleaved, in one run.
+/// Measures AtomicMatrix side by side with other allocators and carriers of messages, interleaved, in one run.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -48,6 +49,8 @@ enum Verb {
     Latency(Measure<latency::Options>),
     /// Blocks that one process fills and another checks and frees
     Ipc(Common),
+    /// Messages from process to process: how many a second, and there and back
+    Messages(Common),
     /// The same sequence of operations on nearly full heaps: refusals, fragmentation
     Trace(Measure<trace::Options>),
     /// Bytes of memory per byte of payload
@@ -83,6 +86,7 @@ fn all(common: &Common) -> Result<Verdict> {
         verdict.add(compare::run(common, &compare::Options::of(workload))?);
     }
     verdict.add(ipc::run(common)?);
+    verdict.add(messages::run(common)?);
     verdict.add(latency::run(common, &latency::Options::usual())?);
     verdict.add(trace::run(common, &trace::Options::usual())?);
     verdict.add(overhead::run(common)?);
@@ -97,6 +101,7 @@ fn main() -> Result<ExitCode> {
         None => compare::run(&cli.compare.common, &cli.compare.options),
         Some(Verb::Latency(m)) => latency::run(&m.common, &m.options),
         Some(Verb::Ipc(common)) => ipc::run(&common),
+        Some(Verb::Messages(common)) => messages::run(&common),
         Some(Verb::Trace(m)) => trace::run(&m.common, &m.options),
         Some(Verb::Overhead(common)) => overhead::run(&common),
         Some(Verb::Flat(common)) => flat::run(&common),

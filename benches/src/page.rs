@@ -11,8 +11,18 @@ use crate::run::{self, Run};
 use crate::sheet::{Chart, Sheet};
 
 /// Order of the sections; runs of other names follow.
-const ORDER: [&str; 9] =
-    ["endurance", "pair64", "batch", "larson", "ipc", "latency", "trace", "overhead", "flat"];
+const ORDER: [&str; 10] = [
+    "endurance",
+    "pair64",
+    "batch",
+    "larson",
+    "ipc",
+    "messages",
+    "latency",
+    "trace",
+    "overhead",
+    "flat",
+];
 const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;\
     color:#222}h2{margin-top:2.5em;border-bottom:1px solid #ccc}table{border-collapse:collapse;\
     font-size:12px;margin:1em 0;display:block;overflow-x:auto}td,th{padding:2px 8px;\

@@ -293,6 +293,7 @@ fn excludes(peer: Peer) -> Option<&'static str> {
         Peer::Mimalloc | Peer::Jemalloc | Peer::Snmalloc | Peer::System => {
             Some("has no segment to fill")
         }
+        _ => Some("carries messages, and is no allocator"),
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Which {
     Latency(Args),
     /// Blocks from one process to another
     Ipc(Args),
+    /// Messages from process to process, beside iceoryx2 and others
+    Messages(Args),
     /// One sequence of operations on nearly full heaps: refusals, fragmentation
     Trace(Args),
     /// Bytes of memory per byte of payload
@@ -53,6 +55,7 @@ pub fn run(which: &Which) -> Result<Outcome> {
         Which::Peers(args) => return run_peers(None, args),
         Which::Latency(args) => return run_peers(Some("latency"), args),
         Which::Ipc(args) => return run_peers(Some("ipc"), args),
+        Which::Messages(args) => return run_peers(Some("messages"), args),
         Which::Trace(args) => return run_peers(Some("trace"), args),
         Which::Overhead(args) => return run_peers(Some("overhead"), args),
         Which::Flat(args) => return run_peers(Some("flat"), args),

@@ -84,7 +84,7 @@ fn word(number: u64, index: usize) -> u64 {
 
 /// Writes all of a payload. Cheaper than the verifying runs' pattern: it is part of the figures.
 #[inline(always)]
-fn fill(payload: &mut [u8], number: u64) {
+pub fn fill(payload: &mut [u8], number: u64) {
     let mut words = payload.chunks_exact_mut(8);
     for (index, chunk) in words.by_ref().enumerate() {
         chunk.copy_from_slice(&word(number, index).to_ne_bytes());
@@ -94,7 +94,7 @@ fn fill(payload: &mut [u8], number: u64) {
 
 /// Tells whether all of a payload is what `fill` wrote.
 #[inline(always)]
-fn is_intact(payload: &[u8], number: u64) -> bool {
+pub fn is_intact(payload: &[u8], number: u64) -> bool {
     let words = payload.chunks_exact(8);
     let rest = words.remainder().iter().all(|&byte| byte == number as u8);
     // No early end: a loop without exits is done several words at a time.

@@ -22,6 +22,8 @@ use crate::run::{self, Verdict};
 use crate::sheet::{Chart, NONE, Seen, Sheet};
 use crate::stats::figure;
 
+pub use carrier::{fill, is_intact, map_shared};
+
 mod carrier;
 mod ring;
 
@@ -192,7 +194,7 @@ fn consume<C: Carrier>(carrier: C, id: Uuid, ring: &Ring) -> Result<()> {
 }
 
 /// Waits a little, the more the longer it has lasted.
-fn pause(spins: &mut u32) {
+pub fn pause(spins: &mut u32) {
     *spins += 1;
     if *spins < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
 }
@@ -233,6 +235,7 @@ fn excludes(peer: Peer) -> Option<&'static str> {
         Peer::Dpdk | Peer::OursPool | Peer::OursPoolCache => Some("blocks of one size only"),
         Peer::Published => Some("crashes between threads already"),
         Peer::Mimalloc | Peer::Jemalloc | Peer::Snmalloc | Peer::System => Some("a private heap"),
+        _ => Some("carries messages, and is no allocator"),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::child::{Job, Reading};
+use crate::messages;
 
 pub mod arena;
 pub mod boost;
@@ -25,7 +26,7 @@ mod snmalloc;
 mod system;
 mod talc;
 
-/// Which allocator.
+/// Which allocator, or carrier of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Peer {
@@ -63,6 +64,26 @@ pub enum Peer {
     Published,
     /// No allocator: the loop alone, over slots of one size
     Slots,
+    /// AtomicMatrix, messages posted and read in batches of 64
+    OursBatched,
+    /// iceoryx2, publish and subscribe
+    Iceoryx,
+    /// Boost.Interprocess message_queue
+    BoostQueue,
+    /// A pair of Unix domain sockets of the type SOCK_SEQPACKET
+    Socket,
+    /// A pipe
+    Pipe,
+    /// The crate `disruptor`, between threads
+    Disruptor,
+    /// The same, published in batches of 64
+    DisruptorBatched,
+    /// crossbeam's ArrayQueue, between threads
+    ArrayQueue,
+    /// crossbeam's bounded channel, between threads
+    Channel,
+    /// rtrb, between threads
+    Rtrb,
 }
 
 impl Peer {
@@ -86,6 +107,21 @@ impl Peer {
         Peer::Slots,
     ];
 
+    /// Every peer that carries messages, in the order of the report.
+    pub const MESSAGES: [Peer; 11] = [
+        Peer::Ours,
+        Peer::OursBatched,
+        Peer::Iceoryx,
+        Peer::BoostQueue,
+        Peer::Socket,
+        Peer::Pipe,
+        Peer::Disruptor,
+        Peer::DisruptorBatched,
+        Peer::ArrayQueue,
+        Peer::Channel,
+        Peer::Rtrb,
+    ];
+
     /// Returns the name for the report's row.
     pub fn title(self) -> String {
         match self {
@@ -106,6 +142,16 @@ impl Peer {
             Peer::Dpdk => "DPDK mempool".into(),
             Peer::Published => "atomic-matrix 0.4.1".into(),
             Peer::Slots => "slots, no allocator".into(),
+            Peer::OursBatched => "AtomicMatrix, batched".into(),
+            Peer::Iceoryx => "iceoryx2".into(),
+            Peer::BoostQueue => "Boost message_queue".into(),
+            Peer::Socket => "Unix socket".into(),
+            Peer::Pipe => "pipe".into(),
+            Peer::Disruptor => "disruptor (threads)".into(),
+            Peer::DisruptorBatched => "disruptor, batched (threads)".into(),
+            Peer::ArrayQueue => "ArrayQueue (threads)".into(),
+            Peer::Channel => "crossbeam channel (threads)".into(),
+            Peer::Rtrb => "rtrb (threads)".into(),
         }
     }
 
@@ -119,13 +165,14 @@ impl Peer {
                 | Peer::OursCache
                 | Peer::OursPool
                 | Peer::OursPoolCache
+                | Peer::OursBatched
         )
     }
 
     /// Returns why this build cannot run the peer, if it cannot.
     pub fn skipped_because(self) -> Option<&'static str> {
         match self {
-            Peer::Boost if !cfg!(have_boost) => Some("Boost headers absent"),
+            Peer::Boost | Peer::BoostQueue if !cfg!(have_boost) => Some("Boost headers absent"),
             Peer::Dpdk if !cfg!(have_dpdk) => Some("DPDK absent"),
             Peer::Jemalloc if !cfg!(feature = "jemalloc") => Some("built without jemalloc"),
             Peer::Snmalloc if !cfg!(feature = "snmalloc") => Some("built without snmalloc"),
@@ -173,6 +220,8 @@ impl Peer {
 }
 
 /// Lists the shared-memory files that any peer may leave behind for `id` when it dies.
-pub fn files_of(id: Uuid) -> [PathBuf; 2] {
-    [format!("/dev/shm/{id}").into(), format!("/dev/shm/matrix-{id}").into()]
+pub fn files_of(id: Uuid) -> Vec<PathBuf> {
+    let mut files = messages::files_of(id);
+    files.extend([format!("/dev/shm/{id}").into(), format!("/dev/shm/matrix-{id}").into()]);
+    files
 }
