@@ -239,7 +239,8 @@ impl Cache {
     }
 
     /// Gives blocks back: half of the limit or 256 blocks, whichever is less, the oldest of each length
-    /// first; or everything when memory is short. `most` is what this cache may ever park, in granules.
+    /// first, or whole magazines when nothing was refilled since the last time; or everything when memory is
+    /// short. `most` is what this cache may ever park, in granules.
     ///
     /// Returns how many blocks went. Lock-free, bounded.
     #[cold]
@@ -262,7 +263,7 @@ impl Cache {
         if self.parked <= self.limit {
             return 0;
         }
-        // Who has taken nothing since the last time will not miss what is new either.
+        // Who has refilled nothing since the last time has enough: then what is new goes as well.
         let only_gives = core::mem::replace(&mut self.flushed, true);
         let collected = self.collect(self.parked - self.limit / 2, only_gives);
         self.parked -= collected;
@@ -366,25 +367,32 @@ impl Cache {
                 pieces /= 2;
                 continue;
             };
-            return self.keep_run(run, len);
+            return self.keep_run(sector, lane, run, len);
         }
         0
     }
 }
 
 impl Cache {
-    /// Keeps the blocks of a run that was carved for `len`; returns how many they are.
-    fn keep_run(&mut self, run: Carved, len: u32) -> u32 {
+    /// Keeps the blocks of a run that was carved for `len`; returns how many they are. What is left over goes
+    /// back: who only takes would be filled up with it.
+    fn keep_run<H: Headers>(
+        &mut self,
+        sector: &Sector<'_, H>,
+        lane: &Lane<'_>,
+        run: Carved,
+        len: u32,
+    ) -> u32 {
         let (blocks, rest) = (run.len / len, run.len % len);
-        self.parked += run.len;
-        if let Some(magazine) = self.magazines.get_mut(rest as usize).filter(|_| rest > 0) {
-            magazine.push(run.head + blocks * len);
+        if rest > 0 && give_back_parked(sector, lane, &[run.head + blocks * len]) > 0 {
+            sector.count(Event::Corrupt);
         }
+        self.parked += blocks * len;
         // The newest is the first in the sector: a program that fills blocks in turn goes upward.
         for number in (0..blocks).rev() {
             self.magazines[len as usize].push(run.head + number * len);
         }
-        blocks + u32::from(rest > 0)
+        blocks
     }
 }
 

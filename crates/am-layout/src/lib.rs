@@ -30,6 +30,8 @@ pub mod counter;
 mod geometry;
 pub mod guard;
 mod header;
+#[cfg(loom)]
+pub mod model;
 pub mod mutation;
 pub mod names;
 mod offset;

@@ -55,6 +55,18 @@ pub enum Mutation {
     UnsharedWithoutRelease,
     RecoverAsksLate,
     NameForgetsSecondLook,
+    MarkWithoutBarrier,
+    RecordFromTheRight,
+    CursorWithoutRelease,
+    LetGoWithoutRelease,
+    ClaimForgetsToWait,
+    ListBeforeForgetting,
+    OrphanForgetsSecondLook,
+    RecoverWithoutBarrier,
+    RecoverForgetsHolds,
+    RecoverForgetsOrphans,
+    OvertakenFindsNoRoom,
+    ListWithoutRelease,
 }
 
 impl Mutation {
@@ -108,12 +120,24 @@ impl Mutation {
     ];
 
     /// Defects of topics.
-    pub const TOPIC: [Mutation; 5] = [
+    pub const TOPIC: [Mutation; 17] = [
         Mutation::ClaimForgetsRecord,
         Mutation::ClaimForgetsJoins,
         Mutation::JoinForgetsToTell,
         Mutation::PostWithoutRelease,
         Mutation::HoldWithoutBarrier,
+        Mutation::MarkWithoutBarrier,
+        Mutation::RecordFromTheRight,
+        Mutation::CursorWithoutRelease,
+        Mutation::LetGoWithoutRelease,
+        Mutation::ClaimForgetsToWait,
+        Mutation::ListBeforeForgetting,
+        Mutation::OrphanForgetsSecondLook,
+        Mutation::RecoverWithoutBarrier,
+        Mutation::RecoverForgetsHolds,
+        Mutation::RecoverForgetsOrphans,
+        Mutation::OvertakenFindsNoRoom,
+        Mutation::ListWithoutRelease,
     ];
 
     /// Defects of a pool's depot.
@@ -148,9 +172,9 @@ pub fn is(mutation: Mutation) -> bool {
 
 #[cfg(loom)]
 std::thread_local! {
-    /// The thread that is to die, and how many writes to words it has left. All threads of one model
-    /// run on one thread of the system; models on others do not concern each other.
-    static DOOMED: std::cell::Cell<Option<(loom::thread::ThreadId, u32)>> =
+    /// The thread that is to die, and how many writes to words it has left, none when it is dead. All threads
+    /// of one model run on one thread of the system; models on others do not concern each other.
+    static DOOMED: std::cell::Cell<Option<(loom::thread::ThreadId, Option<u32>)>> =
         const { std::cell::Cell::new(None) };
 }
 
@@ -161,10 +185,11 @@ pub struct Crash;
 
 /// Runs `body` on this thread, which dies before its write number `writes` (from 0) to a word.
 ///
-/// Returns whether it died. It leaves the words as a killed process does.
+/// Returns whether it died. It leaves the words as a killed process does: what its destructors store is not
+/// stored.
 #[cfg(loom)]
 pub fn crash_at(writes: u32, body: impl FnOnce()) -> bool {
-    DOOMED.set(Some((loom::thread::current().id(), writes)));
+    DOOMED.set(Some((loom::thread::current().id(), Some(writes))));
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
     DOOMED.set(None);
     match outcome {
@@ -174,18 +199,20 @@ pub fn crash_at(writes: u32, body: impl FnOnce()) -> bool {
     }
 }
 
-/// Dies here if this thread is doomed and has no write left.
+/// Dies here if this thread is doomed and has no write left; tells whether it lives, and may write.
 #[cfg(loom)]
-pub(crate) fn before_write() {
-    if let Some((thread, left)) = DOOMED.get()
-        && thread == loom::thread::current().id()
-    {
-        if left == 0 {
-            // Without the hook: a death that was planned is no news.
-            std::panic::resume_unwind(Box::new(Crash));
-        }
-        DOOMED.set(Some((thread, left - 1)));
+pub(crate) fn before_write() -> bool {
+    let Some((thread, left)) = DOOMED.get() else { return true };
+    if thread != loom::thread::current().id() {
+        return true;
     }
+    let Some(left) = left else { return false };
+    DOOMED.set(Some((thread, left.checked_sub(1))));
+    if left == 0 {
+        // Without the hook: a death that was planned is no news.
+        std::panic::resume_unwind(Box::new(Crash));
+    }
+    true
 }
 
 /// Tells whether the defect is on: never.

@@ -53,7 +53,7 @@ impl Wide {
     #[inline]
     fn counted(&self) -> &AtomicU64 {
         #[cfg(loom)]
-        crate::mutation::before_write();
+        assert!(crate::mutation::before_write(), "a destructor of the dead exchanges");
         #[cfg(am_count)]
         crate::RMW_COUNT.fetch_add(1, Relaxed);
         &self.0
@@ -77,15 +77,33 @@ impl Wide {
     #[inline]
     pub fn store(&self, value: u64) {
         #[cfg(loom)]
-        crate::mutation::before_write();
+        if !crate::mutation::before_write() {
+            return;
+        }
         self.0.store(value, Release);
+    }
+
+    /// Stores with release, where others may exchange at the same time.
+    ///
+    /// Loom has no order between a store and an exchange that reads what was there before, and lets either
+    /// be the last one. In fact the exchange comes first or fails. So there this is an exchange as well.
+    #[inline]
+    pub fn store_beside_cas(&self, value: u64) {
+        #[cfg(loom)]
+        if crate::mutation::before_write() {
+            self.0.swap(value, Release);
+        }
+        #[cfg(not(loom))]
+        self.store(value);
     }
 
     /// Stores with no ordering; a later release operation of this thread publishes it.
     #[inline]
     pub fn store_relaxed(&self, value: u64) {
         #[cfg(loom)]
-        crate::mutation::before_write();
+        if !crate::mutation::before_write() {
+            return;
+        }
         self.0.store(value, Relaxed);
     }
 
@@ -147,6 +165,8 @@ mod tests {
         assert_eq!(wide.cas(u64::from(u32::MAX) - 1, 7), Err(u64::MAX - 1));
         assert_eq!(wide.cas_full(u64::MAX - 1, 1 << 40), Ok(()));
         assert_eq!(wide.swap_full(3), 1 << 40);
+        wide.store_beside_cas(4);
+        assert_eq!(wide.load(), 4);
         wide.store_relaxed(5);
         assert_eq!(wide.load_relaxed(), 5);
         wide.store(u64::MAX);

@@ -67,7 +67,7 @@ impl Word {
     #[inline]
     fn counted(&self) -> &AtomicU32 {
         #[cfg(loom)]
-        crate::mutation::before_write();
+        assert!(crate::mutation::before_write(), "a destructor of the dead exchanges");
         #[cfg(am_count)]
         RMW_COUNT.fetch_add(1, Relaxed);
         &self.0
@@ -91,7 +91,9 @@ impl Word {
     #[inline]
     pub fn store(&self, value: u32) {
         #[cfg(loom)]
-        crate::mutation::before_write();
+        if !crate::mutation::before_write() {
+            return;
+        }
         self.0.store(value, Release);
     }
 
@@ -99,7 +101,9 @@ impl Word {
     #[inline]
     pub fn store_relaxed(&self, value: u32) {
         #[cfg(loom)]
-        crate::mutation::before_write();
+        if !crate::mutation::before_write() {
+            return;
+        }
         self.0.store(value, Relaxed);
     }
 

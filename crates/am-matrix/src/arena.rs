@@ -138,12 +138,18 @@ impl Arena {
     /// Tells the processor that the cache line of byte `at_bytes` will soon be read and written.
     #[inline(always)]
     pub(crate) fn prefetch(&self, at_bytes: u64) {
+        prefetch_for_write(self.base().wrapping_add(at_bytes as usize));
+    }
+
+    /// Tells the processor that the cache line of byte `at_bytes` will soon be read.
+    #[inline(always)]
+    pub(crate) fn prefetch_read(&self, at_bytes: u64) {
         let line = self.base().wrapping_add(at_bytes as usize);
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a hint, which may name any address.
         unsafe {
-            use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_ET0>(line.cast());
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(line.cast());
         }
         // Elsewhere stable Rust has no such hint.
         #[cfg(not(target_arch = "x86_64"))]
@@ -155,6 +161,22 @@ impl Arena {
         let first = self.base().wrapping_add(sector.data_bytes as usize);
         BlockHeaders { first, granule_shift: sector.granule_shift, owner, _arena: PhantomData }
     }
+}
+
+/// Tells the processor that a cache line will soon be written; any address will do.
+#[doc(hidden)]
+#[inline(always)]
+pub fn prefetch_for_write<T>(line: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which may name any address; processors that do not know it pass over it. The intrinsic
+    // does not say on every x86-64 that the line will be written.
+    unsafe {
+        use core::arch::asm;
+        asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+    }
+    // Elsewhere stable Rust has no such hint.
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 impl std::fmt::Debug for Arena {

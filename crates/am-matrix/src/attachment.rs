@@ -48,13 +48,20 @@ pub(crate) struct Attachment {
 }
 
 /// The threads of an attachment that have a lane of their own.
-#[derive(Default)]
 struct Threads {
     live: Vec<Arc<CachePadded<Lanes>>>,
     /// Blocks held by way of those that ended, wrapping.
     held_by_ended: u32,
     /// The slot was left to a recoverer, and with it the lanes.
     abandoned: bool,
+}
+
+impl Threads {
+    /// With room for as many as there are lanes: no memory is taken under the lock, since the global
+    /// allocator may use the matrix itself.
+    fn with_room() -> Self {
+        Self { live: Vec::with_capacity(LANES), held_by_ended: 0, abandoned: false }
+    }
 }
 
 impl Attachment {
@@ -86,7 +93,7 @@ impl Attachment {
             slot,
             state,
             shared: Lanes::shared(shared),
-            threads: Mutex::default(),
+            threads: Mutex::new(Threads::with_room()),
             relieved: AtomicU32::new(0),
             recovering: AtomicBool::new(false),
             naming: Mutex::new(()),
@@ -203,7 +210,10 @@ impl Attachment {
 
     /// The lanes of every thread that has some of its own.
     pub(crate) fn live(&self) -> Vec<Arc<CachePadded<Lanes>>> {
-        self.threads().live.clone()
+        // Room first: no memory is taken under the lock.
+        let mut live = Vec::with_capacity(LANES);
+        live.extend(self.threads().live.iter().cloned());
+        live
     }
 
     /// How many threads, of all participants, have a lane: an estimate, never 0.

@@ -112,6 +112,19 @@ impl<'m> Block<'m> {
         block.offset()
     }
 
+    /// Makes the block `bytes` long if a block of that length has just as many granules; false, and nothing
+    /// is changed, otherwise.
+    #[doc(hidden)]
+    #[inline]
+    pub fn fit(&mut self, bytes: usize) -> bool {
+        let geometry = &self.matrix.part_of(self.place).geometry;
+        let fits = geometry.granules_for(bytes.max(1) as u64) == Some(self.place.len());
+        if fits {
+            self.len = bytes;
+        }
+        fits
+    }
+
     /// Gives the block back, and reports what a drop cannot.
     ///
     /// # Errors

@@ -266,28 +266,39 @@ fn find(inner: &Arc<Inner>) -> Result<&Lanes, Error> {
         return Ok(inner.attachment().shared());
     }
     let found = ENTRIES.try_with(|entries| {
-        let mut entries = entries.try_borrow_mut().ok()?;
+        // In use further up on this stack: the shared lanes will do this once.
+        let Ok(mut entries) = entries.try_borrow_mut() else { return Entered::Busy };
         if !entries.iter().any(|entry| entry.id == id) {
             // Entries of attachments that are gone go now; there are few.
             entries.retain(|entry| entry.matrix.strong_count() > 0);
-            let (lane, lanes) = inner.claim_lane()?;
+            let Some((lane, lanes)) = inner.claim_lane() else { return Entered::NoLane };
             entries.push(Entry { matrix: Arc::downgrade(inner), id, lane, lanes });
         }
-        let entry = entries.iter().find(|entry| entry.id == id)?;
+        let Some(entry) = entries.iter().find(|entry| entry.id == id) else {
+            return Entered::NoLane;
+        };
         let lanes = NonNull::from(&**entry.lanes);
         // Not while the caches are in use further up on this stack: then they must not be found.
         if !entry.lanes.is_busy() {
             LAST.with(|last| last[id as usize % RECENT].set((id, lanes)));
         }
-        Some(lanes)
+        Entered::Own(lanes)
     });
     match found {
         // SAFETY: as in `own`.
-        Ok(Some(lanes)) => Ok(unsafe { lanes.as_ref() }),
-        _ => {
-            // Remembered, so that the roster is not searched at every call.
-            SHARING.set(id);
-            Ok(inner.attachment().shared())
-        }
+        Ok(Entered::Own(lanes)) => return Ok(unsafe { lanes.as_ref() }),
+        Ok(Entered::Busy) => {}
+        // Remembered, so that the roster is not searched at every call.
+        Ok(Entered::NoLane) | Err(_) => SHARING.set(id),
     }
+    Ok(inner.attachment().shared())
+}
+
+/// What a thread finds of its own in an attachment.
+enum Entered {
+    Own(NonNull<Lanes>),
+    /// It is being looked for further up on this stack.
+    Busy,
+    /// All lanes are taken.
+    NoLane,
 }

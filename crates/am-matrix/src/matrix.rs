@@ -48,7 +48,7 @@ pub enum Spill {
 /// Cloning is cheap; clones, threads and processes may use the same arena at once. Allocation and
 /// [`ack`](Self::ack) are lock-free, bounded, and make no system call, with three exceptions: a thread's
 /// first call claims its lane, which takes memory from the heap; a cache that keeps more blocks of a length
-/// than ever before grows, by the heap too; and an allocation that is about to fail asks the kernel who of
+/// than ever before, or gives more back at once, grows by the heap too; and an allocation that is about to fail asks the kernel who of
 /// the other participants is dead.
 #[derive(Clone)]
 pub struct Matrix {
@@ -260,18 +260,19 @@ impl Matrix {
 
     /// As [`ack`](Self::ack), without a locked instruction where the block is parked.
     ///
-    /// A double ack is detected as ever, unless two come at the same moment: that is what the caller
-    /// rules out.
+    /// A double ack is detected as ever, unless neither of two happens before the other: that is what the
+    /// caller rules out.
     ///
     /// # Errors
     /// As [`ack`](Self::ack).
     ///
     /// # Safety
-    /// From the beginning of this call to its end nobody else, in any process, passes this offset to
-    /// a function that acks or takes it: `ack`, `ack_unshared`, `from_offset`, `from_offset_unshared` or
-    /// `value_from_offset`. And what others did to the block before happens before this call: the offset
-    /// came by a channel, say, or from a release store to an acquire load. By an unordered store it must
-    /// not come, though to `ack` and `from_offset` it may.
+    /// Nobody else, in any process, passes this offset to a function that acks or takes it (`ack`,
+    /// `ack_unshared`, `from_offset`, `from_offset_unshared`, `value_from_offset`) while this call runs; and what
+    /// others do to the block before *happens before* this call, what they do afterwards *happens after* it. A
+    /// channel orders them so, or a release store that an acquire load reads; that one call ends before the
+    /// other begins by the clock does not. By an unordered store the offset must not come, though to `ack` and
+    /// `from_offset` it may.
     #[inline]
     pub unsafe fn ack_unshared(&self, offset: Offset) -> Result<(), Error> {
         let quick = |cache: &mut Cache, part: &Part<'_>, _: &Lane<'_>, granule| {
@@ -288,7 +289,6 @@ impl Matrix {
     /// # Errors
     /// [`Error::NotAPayload`] or [`Error::NotAllocated`].
     #[inline]
-    #[expect(clippy::redundant_closure, reason = "the function alone is of one lifetime only")]
     pub fn from_offset(&self, offset: Offset) -> Result<Block<'_>, Error> {
         // The function itself is not general enough in the lifetime of the headers.
         #[allow(clippy::redundant_closure)]
@@ -297,9 +297,9 @@ impl Matrix {
 
     /// As [`from_offset`](Self::from_offset), without a locked instruction.
     ///
-    /// What was taken before, or is taken afterwards, is told from it as ever, unless two come at the
-    /// same moment: that is what the caller rules out. A queue that gives each offset to one receiver is
-    /// such a caller.
+    /// What was taken before, or is taken afterwards, is told from it as ever, unless neither happens before
+    /// the other: that is what the caller rules out. A queue that gives each offset to one receiver is such a
+    /// caller.
     ///
     /// # Errors
     /// As [`from_offset`](Self::from_offset).
@@ -338,6 +338,18 @@ impl Matrix {
             self.arena().prefetch(geometry.words_bytes + 4 * u64::from(granule));
             self.arena()
                 .prefetch(geometry.data_bytes + (u64::from(granule) << geometry.granule_shift));
+        }
+    }
+
+    /// Says that a payload will soon be read: its header and first line are fetched meanwhile.
+    #[doc(hidden)]
+    #[inline]
+    pub fn prefetch_payload(&self, offset: Offset) {
+        if let Some((part, granule)) = self.find(offset) {
+            let geometry = &part.geometry;
+            let header = geometry.data_bytes + (u64::from(granule) << geometry.granule_shift);
+            self.arena().prefetch_read(header);
+            self.arena().prefetch_read(header + 64);
         }
     }
 

@@ -132,3 +132,24 @@ fn thread_caches_beyond_the_lanes_are_refused_until_some_are_dropped() {
     drop(caches);
     assert_merged(&matrix);
 }
+
+/// A producer that only allocates, a consumer that only frees, out of order: what is left over of each run
+/// does not pile up with the producer.
+#[test]
+fn cache_that_only_takes_keeps_runs_and_no_rests() {
+    for payload in [416, 200, 100] {
+        let matrix = matrix(16 << 20, 100, 0);
+        let (producer, consumer) = (matrix.thread_cache().unwrap(), matrix.thread_cache().unwrap());
+        let mut live = Vec::new();
+        for turn in 0..100_000 {
+            live.push(producer.allocate(payload).unwrap());
+            if live.len() > 10_000 {
+                consumer.free(live.swap_remove(turn * 7919 % live.len()));
+            }
+        }
+        consumer.trim().unwrap();
+        let kept: u64 = matrix.stats().sectors.iter().map(|sector| sector.cached_bytes).sum();
+        // 64 blocks are one refill.
+        assert!(kept < 2 * 64 * (payload as u64 + 64), "{payload} B: {kept} bytes are kept");
+    }
+}

@@ -4,10 +4,10 @@ use crate::error::PostError;
 use crate::topic::Shared;
 use crate::{Kind, KindOf, Message, MessageSet};
 use am_layout::Offset;
-use am_matrix::{Block, Error, Matrix};
+use am_matrix::{Block, Error, Matrix, prefetch_for_write};
 use am_topic::{Claim, Entry, Place, Seq};
 use std::alloc::Layout;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -16,15 +16,19 @@ use std::time::{Duration, Instant};
 
 /// Bytes to which every block is aligned.
 const BLOCK_ALIGN_BYTES: usize = 32;
+/// How many messages ahead of the one at hand lines are fetched.
+const AHEAD: u64 = 6;
 /// Looks for room before others get the processor.
-const SPINS: u32 = 100;
+const SPINS: u32 = 30;
 /// Looks for room between two questions who is dead.
 const LOOKS_PER_RECOVERY: u32 = 20_000;
 
 /// Puts messages into a topic. For one thread at a time.
 pub struct Poster<S: MessageSet + ?Sized> {
-    /// Stands before what it looks into.
+    /// Stands before what it looks into, as does the next.
     pub(crate) poster: RefCell<am_topic::Poster<'static>>,
+    /// The block of the message that was overwritten last, for the next message of that length.
+    spare: Cell<Option<Block<'static>>>,
     pub(crate) shared: Arc<Shared>,
     _set: PhantomData<Box<S>>,
 }
@@ -39,7 +43,7 @@ pub struct Receipt {
 
 impl<S: MessageSet + ?Sized> Poster<S> {
     pub(crate) fn new(shared: Arc<Shared>, poster: am_topic::Poster<'static>) -> Self {
-        Self { poster: RefCell::new(poster), shared, _set: PhantomData }
+        Self { poster: RefCell::new(poster), spare: Cell::new(None), shared, _set: PhantomData }
     }
 
     /// Posts a message, a slice of messages, or text: one copy. Waits for room in a lossless topic.
@@ -112,6 +116,11 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         }
         let matrix = &self.shared.matrix;
         let block = if align_bytes <= BLOCK_ALIGN_BYTES {
+            if let Some(mut spare) = self.spare.take()
+                && spare.fit(bytes)
+            {
+                return Ok(spare);
+            }
             matrix.allocate(bytes)
         } else {
             Layout::from_size_align(bytes, align_bytes)
@@ -129,9 +138,31 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         let Some(claim) = poster.claim(1).ok().and_then(|mut claims| claims.next()) else {
             return Err(Unsent::Full(block));
         };
-        let (seq, _old) = self.put(claim, block, kind, number)?;
+        let (seq, old) = self.put(claim, block, kind, number)?;
+        if let Some(old) = old {
+            self.keep(old);
+        }
+        self.fetch_ahead(seq);
         self.shared.rouse();
         Ok(Receipt { seq })
+    }
+
+    /// Keeps a block for the next message, so that its word need not change.
+    fn keep<'m>(&'m self, block: Block<'m>) {
+        // SAFETY: only the lifetime changes. The block borrows the matrix in `shared`, which stands below and
+        // lives as long as the poster; it is given out again for the poster's own lifetime only.
+        let block = unsafe { std::mem::transmute::<Block<'m>, Block<'static>>(block) };
+        // If one was kept already, that goes.
+        self.spare.set(Some(block));
+    }
+
+    /// Fetches what a message a few turns ahead will overwrite: its lines are with the readers.
+    fn fetch_ahead(&self, seq: Seq) {
+        let (place, slot) = self.shared.topic.ahead(Seq(seq.0 + AHEAD));
+        prefetch_for_write(slot);
+        if let Some(place) = place {
+            self.shared.matrix.prefetch(Offset::from_raw(place.offset));
+        }
     }
 
     /// Publishes a filled block as the claimed message; returns the block of the one that it replaces.
@@ -218,7 +249,9 @@ impl Patience {
     pub fn wait(&mut self, matrix: &Matrix) -> bool {
         self.looks = self.looks.wrapping_add(1);
         if self.looks < SPINS {
-            std::hint::spin_loop();
+            // The longer the more: each look takes the line of a cursor from the reader who moves it, and once a
+            // topic is full there is room for one message at a time otherwise.
+            (0..8 * self.looks).for_each(|_| std::hint::spin_loop());
             return true;
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {

@@ -26,8 +26,17 @@ pub struct Reader<S: MessageSet + ?Sized> {
     /// It follows other readers, who wake it.
     follows: bool,
     pub(crate) damaged: u64,
+    /// Messages before this number are there to be read: a hint.
+    there: u64,
+    /// The number from which on it is worth looking again how many more are there.
+    probe: u64,
     _set: PhantomData<Box<S>>,
 }
+
+/// Messages that are looked ahead at once for how many there are.
+const PROBE: u64 = 16;
+/// How many messages ahead of the one at hand are fetched, if they are there.
+const AHEAD: u64 = 6;
 
 /// What is known of a message without looking at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +79,17 @@ impl<S: MessageSet + ?Sized> Reader<S> {
             shared.topic.count_napper(1);
         }
         let waiter = Waiter::new(strategy);
-        Self { source, shared, waiter, naps, follows, damaged: 0, _set: PhantomData }
+        Self {
+            source,
+            shared,
+            waiter,
+            naps,
+            follows,
+            damaged: 0,
+            there: 0,
+            probe: 0,
+            _set: PhantomData,
+        }
     }
 
     /// Takes the next message; waits for it.
@@ -168,9 +187,27 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         loop {
             let Next::Message(held) = self.source.next() else { return None };
             if let Some(found) = self.check(held) {
+                self.fetch_ahead(held.seq.0);
                 return Some(found);
             }
             self.end(Fate::Done, 1);
+        }
+    }
+
+    /// Fetches messages that wait behind the one at hand, from the caches of who posted them.
+    fn fetch_ahead(&mut self, seq: u64) {
+        let topic = &self.shared.topic;
+        if seq >= self.probe {
+            // Seldom: the slots ahead are being written, and their lines are wanted there.
+            self.probe = seq + PROBE;
+            if topic.glimpse(Seq(seq + PROBE)).is_some() {
+                self.there = seq + PROBE;
+            }
+        }
+        if seq + AHEAD < self.there
+            && let Some(place) = topic.glimpse(Seq(seq + AHEAD))
+        {
+            self.shared.matrix.prefetch_payload(Offset::from_raw(place.offset));
         }
     }
 

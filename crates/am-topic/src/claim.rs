@@ -41,14 +41,17 @@ pub struct Claim<'p, 'a> {
 
 impl<'a> Claims<'_, 'a> {
     pub(crate) fn new(topic: Topic<'a>, code: u64, numbers: Range<u64>, overruns: bool) -> Self {
-        for number in numbers.clone() {
+        // A single one need not be marked: if it is not published by then, whoever claims next marks it, before
+        // the tail moves on (M2). Of several, published in any order, it could not be told which are whose.
+        let marks = overruns || numbers.end - numbers.start > 1;
+        for number in numbers.clone().filter(|_| marks) {
             let state_word = topic.slot(number).state;
-            if overruns {
+            if overruns && !mutation::is(Mutation::MarkWithoutBarrier) {
                 // Full barrier (M5): then look who holds what is overwritten.
                 state_word.swap_full(state(number, code));
             } else {
                 // Release (M2): whoever sees it marked knows whose it is.
-                state_word.store(state(number, code));
+                state_word.store_beside_cas(state(number, code));
             }
         }
         Self { topic, code, left: numbers, overruns, _poster: PhantomData }
@@ -103,9 +106,19 @@ impl<'a> Claim<'_, 'a> {
         });
         let orphan = orphan.ok_or(Full)?;
         orphan.place.store(place.raw());
-        // Release: the place with it.
-        orphan.state.store(LEFT);
-        self.forget();
+        // Before it is listed (M4): then others free it, and its block becomes another message's.
+        if !mutation::is(Mutation::ListBeforeForgetting) {
+            self.forget();
+        }
+        if mutation::is(Mutation::ListWithoutRelease) {
+            orphan.state.store_relaxed(LEFT);
+        } else {
+            // Release (M5): the place with it, and the mark.
+            orphan.state.store(LEFT);
+        }
+        if mutation::is(Mutation::ListBeforeForgetting) {
+            self.forget();
+        }
         Ok(None)
     }
 
@@ -127,8 +140,9 @@ impl<'a> Claim<'_, 'a> {
         if mutation::is(Mutation::PostWithoutRelease) {
             self.slot.state.store_relaxed(published);
         } else {
-            // Release (M1): whoever sees it published sees entry and payload.
-            self.slot.state.store(published);
+            // Release (M1): whoever sees it published sees entry and payload. A helper may mark it at this
+            // moment, and then finds it published, or is overwritten.
+            self.slot.state.store_beside_cas(published);
         }
         core::mem::forget(self);
         seq
@@ -138,7 +152,7 @@ impl<'a> Claim<'_, 'a> {
 impl Drop for Claim<'_, '_> {
     fn drop(&mut self) {
         // Release: as a publication. What the slot still names, whoever has it next takes back.
-        self.slot.state.store(state(self.number, ABORTED));
+        self.slot.state.store_beside_cas(state(self.number, ABORTED));
     }
 }
 
@@ -150,12 +164,18 @@ pub struct Full;
 /// A message that the last reader let go after its slot went on; the caller makes it its own, and frees it
 /// when it is [forgotten](Self::forget).
 #[derive(Debug)]
-pub struct Orphaned<'a> {
-    pub(crate) orphan: Orphan<'a>,
-    pub(crate) place: Place,
+pub struct Orphaned<'p, 'a> {
+    orphan: Orphan<'a>,
+    place: Place,
+    /// The list's entry bears the poster's code meanwhile.
+    _poster: PhantomData<&'p ()>,
 }
 
-impl Orphaned<'_> {
+impl<'a> Orphaned<'_, 'a> {
+    pub(crate) fn new(orphan: Orphan<'a>, place: Place) -> Self {
+        Self { orphan, place, _poster: PhantomData }
+    }
+
     /// Returns where it lies.
     #[must_use]
     pub fn place(&self) -> Place {

@@ -1,7 +1,7 @@
 //! Where everything of a topic lies in its words.
 
 use crate::group::Group;
-use crate::slot::{ABORTED, Seq, Slot, state};
+use crate::slot::{ABORTED, PUBLISHED, Place, Seq, Slot, state};
 use am_layout::{Wide, Word};
 
 /// Readers that a topic can have at once.
@@ -11,11 +11,9 @@ pub const READERS: usize = 64;
 #[cfg(loom)]
 pub const READERS: usize = 2;
 /// Posters that a topic can have at once.
-pub const POSTERS: usize = if cfg!(loom) { 2 } else { 64 };
+pub const POSTERS: usize = if cfg!(loom) { 3 } else { 64 };
 /// Messages that readers of a lossy topic can hold at once while their slots are used again.
 pub const HELD_MAX: usize = 2 * READERS;
-/// Most messages that one poster claims at once.
-pub(crate) const BATCH_MAX: u64 = if cfg!(loom) { 1 } else { 64 };
 /// Groups that a topic can ever have. The models have none, which spares them the looks.
 pub const GROUPS: usize = if cfg!(loom) { 0 } else { 8 };
 /// Members that a group can have at once.
@@ -80,7 +78,13 @@ impl Shape {
     /// Returns how many messages a reader that comes late finds at the least, when as many were posted.
     #[must_use]
     pub const fn history(&self) -> u64 {
-        self.slots() - BATCH_MAX
+        self.slots() - self.batch_max()
+    }
+
+    /// Returns how many messages one poster claims at once, at the most.
+    #[must_use]
+    pub const fn batch_max(&self) -> u64 {
+        if cfg!(loom) { self.slots() / 2 } else { 64 }
     }
 
     /// Returns how many wide words the topic needs.
@@ -218,6 +222,23 @@ impl<'a> Topic<'a> {
         }
     }
 
+    /// Returns where a message lies, if it is there to be read; a hint.
+    #[must_use]
+    pub fn glimpse(&self, seq: Seq) -> Option<Place> {
+        let number = seq.slot_number(&self.shape);
+        let slot = self.slot(number);
+        let is_there = slot.state.load() == state(number, PUBLISHED);
+        is_there.then(|| Place::from_raw(slot.place.load_relaxed())).flatten()
+    }
+
+    /// Returns what the slot of a message names by now, and where that stands: for who will overwrite it soon,
+    /// and wants its lines before. A hint.
+    #[must_use]
+    pub fn ahead(&self, seq: Seq) -> (Option<Place>, &'a Wide) {
+        let slot = self.slot(seq.slot_number(&self.shape));
+        (Place::from_raw(slot.place.load_relaxed()), slot.place)
+    }
+
     /// Returns the number that the next message will have.
     #[must_use]
     pub fn next(&self) -> Seq {
@@ -276,7 +297,7 @@ impl<'a> Topic<'a> {
     /// One poster that has not heard of it may claim one batch yet.
     pub(crate) fn oldest(&self, next: u64) -> u64 {
         let slots = self.shape.slots();
-        next.saturating_add(BATCH_MAX).saturating_sub(slots).max(slots).min(next)
+        next.saturating_add(self.shape.batch_max()).saturating_sub(slots).max(slots).min(next)
     }
 }
 

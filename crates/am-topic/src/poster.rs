@@ -1,7 +1,7 @@
 //! A poster: claims numbers, and knows how far it may go.
 
 use crate::claim::{Claims, Orphaned};
-use crate::layout::{BATCH_MAX, Flow, LEFT, POSTERS, Tail, Topic};
+use crate::layout::{Flow, LEFT, POSTERS, Tail, Topic};
 use crate::slot::{FIRST_POSTER, Place, parts, state};
 use am_layout::mutation::{self, Mutation};
 use am_layout::order_loads;
@@ -48,20 +48,34 @@ impl<'a> Topic<'a> {
         if mutation::is(Mutation::ClaimForgetsRecord) {
             return;
         }
-        // Its claimer marks them from the left, so that those unmarked are the last ones.
-        for number in (tail.next.saturating_sub(BATCH_MAX)..tail.next).rev() {
-            let slot = self.slot(number);
-            let seen = slot.state.load();
+        // All mark from the left, claimer and helpers, so that those unmarked are the last ones: a helper that
+        // stops half-way must not leave one behind that is marked.
+        let oldest = tail.next.saturating_sub(self.shape().batch_max());
+        let marked = |&number: &u64| parts(self.slot(number).state.load()).0 >= number;
+        let unmarked = (oldest..tail.next).rev().find(marked).map_or(oldest, |number| number + 1);
+        if mutation::is(Mutation::RecordFromTheRight) {
+            (unmarked..tail.next).rev().for_each(|number| self.mark(number, tail.last));
+        } else {
+            (unmarked..tail.next).for_each(|number| self.mark(number, tail.last));
+        }
+    }
+
+    /// Marks a claimed slot for its claimer, if nobody did.
+    fn mark(&self, number: u64, code: u64) {
+        let slot = self.slot(number);
+        let seen = slot.state.load();
+        if parts(seen).0 < number {
             // Lost: the claimer, or another helper, was here.
-            if parts(seen).0 >= number || slot.state.cas(seen, state(number, tail.last)).is_err() {
-                break;
-            }
+            let _ = slot.state.cas(seen, state(number, code));
         }
     }
 
     /// Tells whether the messages of a turn ago, whose slots these numbers will have, are published or
     /// aborted: else their claimer writes them yet.
     fn is_finished(&self, numbers: Range<u64>) -> bool {
+        if mutation::is(Mutation::ClaimForgetsToWait) {
+            return true;
+        }
         let slots = self.shape().slots();
         numbers.into_iter().all(|number| {
             let (seen, code) = parts(self.slot(number).state.load());
@@ -89,7 +103,7 @@ impl<'a> Poster<'a> {
         self.number as u64 + FIRST_POSTER
     }
 
-    /// Claims the next `count` numbers (1 ..= 64).
+    /// Claims the next `count` numbers (1 ..= [`batch_max`](crate::Shape::batch_max)).
     ///
     /// Lock-free, bounded: a lost exchange means that another poster went on.
     ///
@@ -107,7 +121,7 @@ impl<'a> Poster<'a> {
     /// # Errors
     /// [`NoRoom`] when there is not even room for one.
     pub fn claim_up_to(&mut self, count: u64) -> Result<Claims<'_, 'a>, NoRoom> {
-        let mut count = count.clamp(1, BATCH_MAX);
+        let mut count = count.clamp(1, self.topic.shape().batch_max());
         loop {
             match self.take_numbers(count) {
                 Ok((numbers, overruns)) => {
@@ -133,7 +147,7 @@ impl<'a> Poster<'a> {
     /// Claims numbers; tells whether a reader may look at what they overwrite.
     fn take_numbers(&mut self, count: u64) -> Result<(Range<u64>, bool), NoRoom> {
         let topic = self.topic;
-        let count = count.clamp(1, BATCH_MAX);
+        let count = count.clamp(1, topic.shape().batch_max());
         for _ in 0..TRIES_MAX {
             let tail = topic.load_tail();
             // The tail before the joins: had a reader joined in between, and seen the tail as we did, this
@@ -148,7 +162,11 @@ impl<'a> Poster<'a> {
             }
             topic.record(tail);
             if !topic.is_finished(tail.next..tail.next + count) {
-                return Err(NoRoom);
+                if topic.load_tail() == tail || mutation::is(Mutation::OvertakenFindsNoRoom) {
+                    return Err(NoRoom);
+                }
+                // Another poster claimed these meanwhile: there may be room behind.
+                continue;
             }
             let claimed = Tail { next: tail.next + count, last: self.code() };
             // Full barrier (M3, M5).
@@ -177,7 +195,7 @@ impl<'a> Poster<'a> {
     ///
     /// Wait-free.
     #[must_use]
-    pub fn orphan(&self) -> Option<Orphaned<'a>> {
+    pub fn orphan(&self) -> Option<Orphaned<'_, 'a>> {
         if self.topic.shape().flow == Flow::Lossless {
             return None;
         }
@@ -189,18 +207,24 @@ impl<'a> Poster<'a> {
             }
             orphan.state.cas_full(LEFT, code).ok()?;
             match Place::from_raw(orphan.place.load()) {
-                // Another one was left here meanwhile, and that is held.
-                Some(place) if self.topic.is_held(place.raw()) => {
+                // After the barrier (M5): another one was left here meanwhile, or a holder comes to light.
+                Some(place) if self.is_held_still(place) => {
                     orphan.state.store(LEFT);
                     None
                 }
-                Some(place) => Some(Orphaned { orphan, place }),
+                Some(place) => Some(Orphaned::new(orphan, place)),
                 None => {
                     orphan.state.store(0);
                     None
                 }
             }
         })
+    }
+}
+
+impl Poster<'_> {
+    fn is_held_still(&self, place: Place) -> bool {
+        !mutation::is(Mutation::OrphanForgetsSecondLook) && self.topic.is_held(place.raw())
     }
 }
 

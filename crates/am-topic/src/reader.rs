@@ -176,9 +176,19 @@ impl<'a> Reader<'a> {
         if self.topic.slot(self.cursor).state.load() == state(self.cursor, PUBLISHED) {
             return true;
         }
-        self.seat.hold().store(0);
+        self.let_go();
         self.holds = false;
         false
+    }
+
+    /// Nothing is held any more.
+    fn let_go(&self) {
+        if mutation::is(Mutation::LetGoWithoutRelease) {
+            self.seat.hold().store_relaxed(0);
+        } else {
+            // Release (M5): whoever frees the message comes after our look at it.
+            self.seat.hold().store(0);
+        }
     }
 
     /// Lets the message go that [`next`](Self::next) returned, and goes on behind it.
@@ -191,7 +201,7 @@ impl<'a> Reader<'a> {
     /// Lets the message go that [`next`](Self::next) returned; it comes again.
     pub fn put_off(&mut self) {
         if core::mem::take(&mut self.holds) && self.topic.shape().flow == Flow::Lossy {
-            self.seat.hold().store(0);
+            self.let_go();
         }
     }
 
@@ -222,10 +232,14 @@ impl<'a> Reader<'a> {
 
     fn tell_cursor(&self) {
         if self.topic.shape().flow == Flow::Lossy {
-            self.seat.hold().store(0);
+            self.let_go();
         }
-        // Release (M1): whoever overwrites what lies before comes after our looks at it.
-        self.seat.cursor().store(self.cursor);
+        if mutation::is(Mutation::CursorWithoutRelease) {
+            self.seat.cursor().store_relaxed(self.cursor);
+        } else {
+            // Release (M1): whoever overwrites what lies before comes after our looks at it.
+            self.seat.cursor().store(self.cursor);
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 use crate::layout::{LEFT, POSTERS, Topic};
 use crate::slot::{ABORTED, FIRST_POSTER, Place, parts, state};
+use am_layout::mutation::{self, Mutation};
+use am_layout::order_loads;
 
 /// Something of the dead's that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +79,13 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
         if tail.last == code {
             self.topic.record(tail);
         }
-        self.end_orphans(code, dead);
+        if !mutation::is(Mutation::RecoverWithoutBarrier) {
+            // Full barrier (M5), for the dead and their helpers: between the marks and the looks who holds what.
+            order_loads();
+        }
+        if !mutation::is(Mutation::RecoverForgetsOrphans) {
+            self.end_orphans(code, dead);
+        }
         for index in 0..self.topic.shape().slots() {
             let slot = self.topic.slot(index);
             let (number, claimer) = parts(slot.state.load());
@@ -97,15 +105,11 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
     /// Ends what a dead poster's slot names, the old message or the new one; tells whether the slot shall
     /// forget it.
     fn end_place(&mut self, place: Place, dead: u32) -> bool {
-        if self.is_listed(place) {
-            // An orphan: listed first, and forgotten then.
-            return true;
-        }
         if !self.morgue.is_nobodys(place) {
             // The dead made it its own, or had not let it go: it goes back with the rest of the dead's.
             return true;
         }
-        if self.topic.is_held(place.raw()) {
+        if self.is_held(place) {
             // The old message: whoever has the slot next takes it back.
             return false;
         }
@@ -118,10 +122,10 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
         let topic = self.topic;
         for orphan in topic.orphans().filter(|orphan| orphan.state.load() == code) {
             let place = Place::from_raw(orphan.place.load());
-            // About to list it: a slot names it still.
+            // About to list it, and its slot names it still: the slot's word counts.
             let place = place.filter(|&place| !self.is_named(place));
             if let Some(place) = place.filter(|&place| self.morgue.is_nobodys(place)) {
-                if topic.is_held(place.raw()) {
+                if self.is_held(place) {
                     orphan.state.store(LEFT);
                     continue;
                 }
@@ -137,8 +141,7 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
         slots.any(|slot| slot.place.load() == place.raw())
     }
 
-    fn is_listed(&self, place: Place) -> bool {
-        let mut orphans = self.topic.orphans();
-        orphans.any(|orphan| orphan.state.load() == LEFT && orphan.place.load() == place.raw())
+    fn is_held(&self, place: Place) -> bool {
+        !mutation::is(Mutation::RecoverForgetsHolds) && self.topic.is_held(place.raw())
     }
 }

@@ -56,7 +56,7 @@ fn reader_that_comes_late_finds_the_history() {
     let world = World::new(LOG, Flow::Lossless);
     let topic = world.topic();
     let mut poster = topic.poster(1).unwrap();
-    (0..1000).for_each(|n| drop(world.post(&mut poster, n).unwrap()));
+    (0..1000).for_each(|n| assert!(world.post(&mut poster, n).is_ok()));
     let history = topic.shape().history();
     let mut earliest = topic.reader(2, Start::Earliest).unwrap();
     assert_eq!(world.read(&mut earliest), Some((Seq(1000 - history), 1000 - history)));
@@ -89,6 +89,19 @@ fn slow_reader_of_a_lossy_topic_keeps_what_it_holds_and_learns_what_it_missed() 
     // The one held comes back by the next poster that looks.
     world.collect(&mut poster);
     assert_eq!(world.in_use(), SLOTS as usize);
+}
+
+#[test]
+fn reader_that_advances_over_what_it_holds_goes_on_once() {
+    let world = World::new(LOG, Flow::Lossless);
+    let topic = world.topic();
+    let mut poster = topic.poster(1).unwrap();
+    let mut reader = topic.reader(2, Start::Earliest).unwrap();
+    (0..3).for_each(|n| assert!(world.post(&mut poster, n).is_ok()));
+    assert!(matches!(reader.next(), Next::Message(_)));
+    reader.advance(2);
+    reader.done();
+    assert_eq!(world.read(&mut reader), Some((Seq(2), 2)), "one more was skipped");
 }
 
 #[test]
@@ -195,7 +208,7 @@ fn readers_that_come_and_go_see_no_message_torn() {
         }
         let topic = world.topic();
         let mut poster = topic.poster(1).unwrap();
-        (0..100_000).for_each(|n| drop(world.post(&mut poster, n).unwrap()));
+        (0..100_000).for_each(|n| assert!(world.post(&mut poster, n).is_ok()));
         done.store(true, Ordering::Release);
     });
 }

@@ -1,13 +1,12 @@
 //! Threads that die, and recoverers: what the models of death share.
 
-use super::{Arena, alone, bodies, check, race};
+use super::{Arena, bodies, race};
 use crate::world::{Lefts, World};
 use am_layout::State;
 use am_layout::mutation::crash_at;
 use am_layout::roster::RECOVERER;
 use am_ripple::{Carved, Found, Recoverer, Want, ack, allocate};
 use loom::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Owners, as the roster names them. Each thread of a model has a lane of its own.
 pub const DEAD: u32 = 1;
@@ -18,8 +17,6 @@ pub const DEAD_LANE: usize = 0;
 pub const LIVING_LANE: usize = 1;
 pub const OTHER_LANE: usize = 2;
 pub const RECOVERY_LANE: usize = 3;
-/// Writes that no operation of these worlds reaches.
-const WRITES_MAX: u32 = 200;
 
 type Recovery<'a> = Recoverer<'a, 'a, 'a, Lefts<'a>, fn(u32) -> bool>;
 
@@ -101,28 +98,7 @@ pub fn for_every_death(
     operation: impl Fn(&Arena, u32) -> bool + Copy + Send + Sync + 'static,
     model: impl Fn(&dyn Fn(&Arena) -> bool) + Copy + Send + Sync + 'static,
 ) {
-    let died = std::sync::Arc::new(AtomicBool::new(true));
-    for writes in 0..WRITES_MAX {
-        let flag = died.clone();
-        let body = move || {
-            model(&|arena: &Arena| {
-                let died = operation(arena, writes);
-                flag.store(died, Ordering::SeqCst);
-                died
-            });
-        };
-        if bound == 0 {
-            alone(body)
-        } else {
-            check(bound, body)
-        }
-        if !died.load(Ordering::SeqCst) {
-            assert!(writes > 2, "an operation of {writes} writes proves nothing");
-            println!("deaths={writes}");
-            return;
-        }
-    }
-    panic!("an operation of more than {WRITES_MAX} writes");
+    am_layout::model::for_every_death(bound, operation, model);
 }
 
 /// Recovers while a living thread takes a block, which goes back afterwards.

@@ -5,13 +5,12 @@ pub mod death;
 
 use crate::world::{World, want};
 use am_layout::State;
-use am_layout::mutation::{Mutation, activate};
+pub use am_layout::model::{all_noticed, alone, check};
 use am_ripple::{Carved, Lane, NoBlock, Want, WrongState, ack, allocate};
 use am_tlsf::{CHUNK_SHIFT, Cell};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A world with a payload cell per granule; loom reports every access that no happens-before edge
 /// orders after the last owner's.
@@ -77,40 +76,6 @@ impl Arena {
     }
 }
 
-/// Runs `body`, which has one thread, in a model of its own.
-pub fn alone(body: impl Fn() + Sync + Send + 'static) {
-    activate_named();
-    let mut builder = loom::model::Builder::new();
-    builder.max_branches = 50_000;
-    builder.check(body);
-}
-
-/// Turns on the defect that the environment names, if it names one.
-fn activate_named() {
-    if let Ok(number) = std::env::var("AM_MUTATION") {
-        let number: u32 = number.parse().expect("AM_MUTATION is a number");
-        let named = |mutation: &&Mutation| **mutation as u32 == number;
-        activate(*Mutation::all().find(named).expect("a mutation of this number"));
-    }
-}
-
-/// Checks `body` under every interleaving up to the bound (`LOOM_MAX_PREEMPTIONS`, else `bound`).
-pub fn check(bound: usize, body: impl Fn() + Sync + Send + 'static) {
-    activate_named();
-    let runs = std::sync::Arc::new(AtomicUsize::new(0));
-    let counter = runs.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(bound));
-    builder.max_branches = 20_000;
-    builder.check(move || {
-        counter.fetch_add(1, Ordering::Relaxed);
-        body();
-    });
-    let runs = runs.load(Ordering::Relaxed);
-    assert!(runs > 1, "a model of one interleaving proves nothing");
-    println!("interleavings={runs}");
-}
-
 pub type Body<T> = Box<dyn FnOnce(&Arena) -> T + Send>;
 
 pub fn body<T>(body: impl FnOnce(&Arena) -> T + Send + 'static) -> Body<T> {
@@ -136,50 +101,3 @@ macro_rules! bodies {
     ($($body:expr),+ $(,)?) => { vec![$(crate::harness::body($body)),+] };
 }
 pub(crate) use bodies;
-
-/// Runs every model of this binary once per defect, each in a process of its own: a model that fails
-/// leaves loom in pieces. Each defect must make at least one model fail.
-pub fn all_noticed(mutations: &[Mutation]) {
-    let me = std::env::current_exe().unwrap();
-    let list = std::process::Command::new(&me).arg("--list").output().unwrap();
-    let models: Vec<String> = String::from_utf8(list.stdout)
-        .unwrap()
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-        .filter(|name| !name.contains("mutants"))
-        .map(String::from)
-        .collect();
-    let noticed_by = |number: usize| {
-        // The last ones first: by their names, those are the small ones.
-        models.iter().rev().find(|model| {
-            let run = std::process::Command::new(&me)
-                .args(["--exact", model.as_str()])
-                .env("AM_MUTATION", number.to_string())
-                .output()
-                .unwrap();
-            !run.status.success()
-        })
-    };
-    let next = AtomicUsize::new(0);
-    let survived = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(mutation) = {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    mutations.get(number)
-                } {
-                    match noticed_by(*mutation as usize) {
-                        Some(model) => println!("mutant {mutation:?}: noticed by {model}"),
-                        None => {
-                            println!("mutant {mutation:?}: SURVIVED");
-                            survived.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                }
-            });
-        }
-    });
-    assert_eq!(survived.into_inner(), 0, "mutants that no model noticed");
-}

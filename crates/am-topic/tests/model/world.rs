@@ -1,0 +1,298 @@
+//! A topic over private words, and message blocks that say whose they are; loom reports every look at a payload
+//! that no happens-before edge orders after its last writer.
+
+use am_layout::{Wide, Word};
+use am_topic::{Claim, Entry, Flow, Full, Morgue, Next, Place, Poster, Reader};
+use am_topic::{Recoverer, Seq, Shape, Start, Topic};
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+/// Owners, as headers name them.
+pub const NOBODY: u32 = 0;
+pub const DEAD: u32 = 1;
+pub const LIVING: u32 = 2;
+pub const OTHER: u32 = 3;
+pub const READER: u32 = 4;
+/// A recoverer that is dead as well, when the next one comes.
+pub const DEAD_RECOVERER: u32 = 5;
+const FREE: u32 = u32::MAX;
+/// What a free block holds.
+const POISON: u64 = u64::MAX;
+
+struct Block {
+    owner: Word,
+    payload: UnsafeCell<u64>,
+}
+
+pub struct World {
+    words: Vec<Word>,
+    wides: Vec<Wide>,
+    /// The first is no block: its offset is 0.
+    blocks: Vec<Block>,
+}
+
+// SAFETY: payloads are touched only through loom's cells, which check the exclusion that the models are about;
+// everything else is `Sync` by itself.
+unsafe impl Sync for World {}
+
+/// Makes a topic of 2^`slots_log` slots and `blocks` blocks, plays `body` with it, and looks after it again.
+pub fn with_world(slots_log: u32, flow: Flow, blocks: usize, body: impl FnOnce(&'static World)) {
+    let world: *mut World = Box::into_raw(Box::new(World::new(slots_log, flow, blocks)));
+    // SAFETY: it lives until the end of this function.
+    body(unsafe { &*world });
+    // SAFETY: `body` has joined its threads, and all that looked at the world is gone.
+    drop(unsafe { Box::from_raw(world) });
+}
+
+impl World {
+    fn new(slots_log: u32, flow: Flow, blocks: usize) -> Self {
+        let shape = Shape { slots_log, flow, set: 42 };
+        let block = |_| Block { owner: Word::new(FREE), payload: UnsafeCell::new(POISON) };
+        let world = Self {
+            words: (0..Topic::WORDS).map(|_| Word::new(0)).collect(),
+            wides: (0..shape.wides()).map(|_| Wide::new(0)).collect(),
+            blocks: (0..=blocks).map(block).collect(),
+        };
+        Topic::format(&world.words, &world.wides, shape).unwrap();
+        world
+    }
+
+    pub fn topic(&self) -> Topic<'_> {
+        Topic::open(&self.words, &self.wides).unwrap()
+    }
+
+    fn owner(&self, place: Place) -> &Word {
+        &self.blocks[place.offset as usize].owner
+    }
+
+    fn write(&self, offset: u32, value: u64) {
+        // SAFETY: loom panics when the access is not exclusive.
+        self.blocks[offset as usize].payload.with_mut(|payload| unsafe { *payload = value });
+    }
+
+    pub fn look(&self, place: Place) -> u64 {
+        // SAFETY: loom panics when a writer is not ordered before or after.
+        self.blocks[place.offset as usize].payload.with(|payload| unsafe { *payload })
+    }
+
+    /// Makes a message that is nobody's the owner's own.
+    fn take(&self, place: Place, owner: u32) {
+        assert_eq!(self.owner(place).cas(NOBODY, owner), Ok(()), "{place:?} is in two hands");
+        self.write(place.offset, POISON);
+    }
+
+    fn free(&self, offset: u32) {
+        self.blocks[offset as usize].owner.store(FREE);
+    }
+
+    fn owned_by(&self, owner: u32) -> Vec<u32> {
+        let offsets = 1..self.blocks.len() as u32;
+        offsets.filter(|&at| self.blocks[at as usize].owner.load() == owner).collect()
+    }
+
+    /// What a recovery of the segment does: its topic first, and then what the dead held.
+    pub fn recover(&self, dead: &[u32]) {
+        let mut morgue = Graveyard { world: self, dead };
+        Recoverer::new(self.topic(), &mut morgue).recover(|_| ());
+        for owner in dead {
+            self.owned_by(*owner).into_iter().for_each(|offset| self.free(offset));
+        }
+    }
+
+    /// At rest, without readers: every slot can be used again, and every block is in one hand.
+    pub fn assert_sound(&self) {
+        let kept = self.owned_by(FREE);
+        assert!(!kept.is_empty(), "blocks were lost");
+        let mut auditor = Hand::new(self, OTHER, kept);
+        for value in 0..self.topic().shape().slots() {
+            assert!(auditor.post(value), "a slot is stuck");
+        }
+        auditor.collect();
+        let slots = self.topic().shape().slots() as usize;
+        assert_eq!(self.owned_by(NOBODY).len(), slots, "blocks that no slot names");
+        assert_eq!(self.owned_by(FREE).len(), self.blocks.len() - 1 - slots);
+    }
+}
+
+struct Graveyard<'a> {
+    world: &'a World,
+    dead: &'a [u32],
+}
+
+impl Morgue for &mut Graveyard<'_> {
+    fn is_dead(&self, owner: u32) -> bool {
+        self.dead.contains(&owner)
+    }
+
+    fn is_nobodys(&self, place: Place) -> bool {
+        self.world.owner(place).load() == NOBODY
+    }
+
+    fn bequeath(&mut self, place: Place, dead: u32) {
+        self.world.take(place, dead);
+    }
+}
+
+/// A thread that posts: its number in the topic, and the free blocks of its cache.
+pub struct Hand<'a> {
+    world: &'a World,
+    owner: u32,
+    poster: Poster<'a>,
+    kept: Vec<u32>,
+    /// The values that were posted.
+    pub posted: Vec<u64>,
+}
+
+impl<'a> Hand<'a> {
+    pub fn new(world: &'a World, owner: u32, kept: impl IntoIterator<Item = u32>) -> Self {
+        let poster = world.topic().poster(owner).expect("few post");
+        Self { world, owner, poster, kept: kept.into_iter().collect(), posted: Vec::new() }
+    }
+
+    /// Makes a block its own, and fills it.
+    fn loan(&mut self, value: u64) -> Place {
+        let offset = self.kept.pop().expect("enough blocks");
+        self.world.blocks[offset as usize].owner.store(self.owner);
+        self.world.write(offset, value);
+        Place { offset, len: 8 }
+    }
+
+    fn keep(world: &World, kept: &mut Vec<u32>, place: Place) {
+        world.free(place.offset);
+        kept.push(place.offset);
+    }
+
+    /// Posts one message; tells whether there was room.
+    pub fn post(&mut self, value: u64) -> bool {
+        self.post_all(&[value])
+    }
+
+    /// Posts as many messages at once as may be, of values from `first` on; tells whether there was room.
+    pub fn post_batch(&mut self, first: u64) -> bool {
+        let values = first..first + self.world.topic().shape().batch_max();
+        self.post_all(&values.collect::<Vec<_>>())
+    }
+
+    /// Posts one after the other, those for which there is room.
+    pub fn post_each(&mut self, values: impl IntoIterator<Item = u64>) {
+        for value in values {
+            self.post(value);
+        }
+    }
+
+    /// Posts the messages as one batch; tells whether there was room.
+    pub fn post_all(&mut self, values: &[u64]) -> bool {
+        self.collect();
+        let loans: Vec<_> = values.iter().map(|&value| (value, self.loan(value))).collect();
+        let Ok(claims) = self.poster.claim(values.len() as u64) else {
+            loans.iter().for_each(|&(_, loan)| Self::keep(self.world, &mut self.kept, loan));
+            return false;
+        };
+        for (claim, (value, loan)) in claims.zip(loans) {
+            if Self::fill(self.world, self.owner, &mut self.kept, claim, value, loan) {
+                self.posted.push(value);
+            }
+        }
+        true
+    }
+
+    /// Takes the old message back and names the new one; false when the list of orphans is full.
+    fn fill(
+        world: &World,
+        owner: u32,
+        kept: &mut Vec<u32>,
+        mut claim: Claim<'_, 'a>,
+        value: u64,
+        loan: Place,
+    ) -> bool {
+        match claim.old() {
+            Ok(None) => {}
+            Ok(Some(place)) => {
+                world.take(place, owner);
+                claim.forget();
+                Self::keep(world, kept, place);
+            }
+            Err(Full) => {
+                Self::keep(world, kept, loan);
+                return false;
+            }
+        }
+        claim.tell(&Entry { place: loan, kind: 7, poster: owner, time: value });
+        world.owner(loan).store(NOBODY);
+        claim.publish();
+        true
+    }
+
+    /// Takes back what readers have let go.
+    pub fn collect(&mut self) {
+        while let Some(orphaned) = self.poster.orphan() {
+            let place = orphaned.place();
+            self.world.take(place, self.owner);
+            orphaned.forget();
+            Self::keep(self.world, &mut self.kept, place);
+        }
+    }
+
+    /// Claims `count` numbers, if there is room, and lets them go.
+    pub fn waste(&mut self, count: u64) {
+        drop(self.poster.claim(count));
+    }
+}
+
+/// A thread that reads, and what it saw.
+pub struct Watch {
+    world: &'static World,
+    reader: Reader<'static>,
+    start: Seq,
+    seen: Vec<(Seq, u64)>,
+}
+
+impl Watch {
+    pub fn new(world: &'static World, owner: u32, start: Start) -> Self {
+        let reader = world.topic().reader(owner, start).expect("few read");
+        Self { world, start: reader.cursor(), reader, seen: Vec::new() }
+    }
+
+    /// Holds the next message, if there is one.
+    pub fn hold(&mut self) -> Option<Place> {
+        let Next::Message(held) = self.reader.next() else { return None };
+        let value = self.world.look(held.entry.place);
+        assert_eq!((held.entry.kind, held.entry.time), (7, value), "{:?}", held.seq);
+        self.seen.push((held.seq, value));
+        Some(held.entry.place)
+    }
+
+    pub fn done(&mut self) {
+        self.reader.done();
+    }
+
+    /// Reads one message, if there is one.
+    pub fn read(&mut self) -> bool {
+        let some = self.hold().is_some();
+        self.reader.done();
+        some
+    }
+
+    /// At rest: reads on to the end; every number was seen or missed, in order. Returns the values seen.
+    pub fn account(mut self) -> (Vec<u64>, u64) {
+        while self.read() {}
+        let numbers = self.world.topic().next().0 - self.start.0;
+        let missed = self.reader.missed();
+        assert_eq!(self.seen.len() as u64 + missed, numbers, "numbers unaccounted for");
+        assert!(self.seen.is_sorted_by(|one, two| one.0 < two.0), "{:?}", self.seen);
+        (self.seen.iter().map(|&(_, value)| value).collect(), missed)
+    }
+
+    /// At rest, after all was read: sees just these messages, in any order, and misses none.
+    pub fn assert_saw(self, mut posted: Vec<u64>) {
+        let (mut seen, missed) = self.account();
+        seen.sort_unstable();
+        posted.sort_unstable();
+        assert_eq!((seen, missed), (posted, 0));
+    }
+}
+
+/// Plays `body` on a thread of its own.
+pub fn spawn<T: 'static>(body: impl FnOnce() -> T + 'static) -> thread::JoinHandle<T> {
+    thread::spawn(body)
+}
