@@ -40,6 +40,7 @@ pub struct Claim<'p, 'a> {
 }
 
 impl<'a> Claims<'_, 'a> {
+    #[inline]
     pub(crate) fn new(topic: Topic<'a>, code: u64, numbers: Range<u64>, overruns: bool) -> Self {
         // A single one need not be marked: if it is not published by then, whoever claims next marks it, before
         // the tail moves on (M2). Of several, published in any order, it could not be told which are whose.
@@ -61,6 +62,7 @@ impl<'a> Claims<'_, 'a> {
 impl<'p, 'a> Iterator for Claims<'p, 'a> {
     type Item = Claim<'p, 'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Claim<'p, 'a>> {
         let number = self.left.next()?;
         Some(Claim {
@@ -83,6 +85,7 @@ impl Drop for Claims<'_, '_> {
 impl<'a> Claim<'_, 'a> {
     /// Returns the message's number.
     #[must_use]
+    #[inline]
     pub fn seq(&self) -> Seq {
         Seq::from_slot_number(self.number, self.topic.shape())
     }
@@ -95,6 +98,7 @@ impl<'a> Claim<'_, 'a> {
     ///
     /// # Errors
     /// [`Full`] when that list is full: the number can only be aborted then.
+    #[inline]
     pub fn old(&mut self) -> Result<Option<Place>, Full> {
         let Some(place) = Place::from_raw(self.slot.place.load()) else { return Ok(None) };
         if !self.overruns || !self.topic.is_held(place.raw()) {
@@ -123,17 +127,20 @@ impl<'a> Claim<'_, 'a> {
     }
 
     /// The slot names no message any more.
+    #[inline]
     pub fn forget(&mut self) {
         // Release (M4): after the caller made the old block its own.
         self.slot.place.store(0);
     }
 
     /// The slot names the new message, whose block is the caller's own still.
+    #[inline]
     pub fn tell(&mut self, entry: &Entry) {
         self.slot.tell(entry);
     }
 
     /// Lets everybody read the message, whose block is nobody's by now; returns its number.
+    #[inline]
     pub fn publish(self) -> Seq {
         let seq = self.seq();
         let published = state(self.number, PUBLISHED);
@@ -172,6 +179,7 @@ pub struct Orphaned<'p, 'a> {
 }
 
 impl<'a> Orphaned<'_, 'a> {
+    #[inline]
     pub(crate) fn new(orphan: Orphan<'a>, place: Place) -> Self {
         Self { orphan, place, _poster: PhantomData }
     }
@@ -183,6 +191,7 @@ impl<'a> Orphaned<'_, 'a> {
     }
 
     /// The list names it no more.
+    #[inline]
     pub fn forget(self) {
         self.orphan.place.store(0);
         self.orphan.state.store(0);

@@ -71,6 +71,7 @@ impl Shape {
 
     /// Returns how many slots there are.
     #[must_use]
+    #[inline]
     pub const fn slots(&self) -> u64 {
         1 << self.slots_log
     }
@@ -172,18 +173,21 @@ impl<'a> Topic<'a> {
 
     /// Returns what the topic is made with.
     #[must_use]
+    #[inline]
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
     /// The word that parked readers sleep on; it changes whenever they shall look again.
     #[must_use]
+    #[inline]
     pub fn bell(&self) -> &'a Word {
         &self.words[BELL_AT]
     }
 
     /// How many readers sleep, or are about to.
     #[must_use]
+    #[inline]
     pub fn sleepers(&self) -> &'a Word {
         &self.words[SLEEPERS_AT]
     }
@@ -191,6 +195,7 @@ impl<'a> Topic<'a> {
     /// How many readers may ever sleep: while there is none, posters need not ask for
     /// [sleepers](Self::sleepers).
     #[must_use]
+    #[inline]
     pub fn nappers(&self) -> &'a Wide {
         &self.wides[JOINS_AT + 1]
     }
@@ -224,6 +229,7 @@ impl<'a> Topic<'a> {
 
     /// Returns where a message lies, if it is there to be read; a hint.
     #[must_use]
+    #[inline]
     pub fn glimpse(&self, seq: Seq) -> Option<Place> {
         let number = seq.slot_number(&self.shape);
         let slot = self.slot(number);
@@ -234,6 +240,7 @@ impl<'a> Topic<'a> {
     /// Returns what the slot of a message names by now, and where that stands: for who will overwrite it soon,
     /// and wants its lines before. A hint.
     #[must_use]
+    #[inline]
     pub fn ahead(&self, seq: Seq) -> (Option<Place>, &'a Wide) {
         let slot = self.slot(seq.slot_number(&self.shape));
         (Place::from_raw(slot.place.load_relaxed()), slot.place)
@@ -245,15 +252,18 @@ impl<'a> Topic<'a> {
         Seq::from_slot_number(self.load_tail().next, &self.shape)
     }
 
+    #[inline]
     pub(crate) fn tail(&self) -> &'a Wide {
         &self.wides[TAIL_AT]
     }
 
+    #[inline]
     pub(crate) fn load_tail(&self) -> Tail {
         Tail::from_raw(self.tail().load())
     }
 
     /// How often somebody joined as a reader.
+    #[inline]
     pub(crate) fn joins(&self) -> &'a Wide {
         &self.wides[JOINS_AT]
     }
@@ -264,6 +274,7 @@ impl<'a> Topic<'a> {
         Slot::over(&self.wides[WIDES_FIXED + SLOT * index..][..SLOT])
     }
 
+    #[inline]
     pub(crate) fn seat(&self, reader: usize) -> Seat<'a> {
         Seat(&self.wides[READERS_AT + reader * LINE..][..LINE])
     }

@@ -44,6 +44,7 @@ impl<'a> Topic<'a> {
 
     /// Records who claimed the messages before the tail: before anybody moves the tail on, so that it is
     /// known of every slot whose it is (M2).
+    #[inline]
     pub(crate) fn record(&self, tail: Tail) {
         if mutation::is(Mutation::ClaimForgetsRecord) {
             return;
@@ -72,6 +73,7 @@ impl<'a> Topic<'a> {
 
     /// Tells whether the messages of a turn ago, whose slots these numbers will have, are published or
     /// aborted: else their claimer writes them yet.
+    #[inline]
     fn is_finished(&self, numbers: Range<u64>) -> bool {
         if mutation::is(Mutation::ClaimForgetsToWait) {
             return true;
@@ -94,11 +96,13 @@ impl<'a> Topic<'a> {
 impl<'a> Poster<'a> {
     /// Returns this poster's number in the topic, from 0.
     #[must_use]
+    #[inline]
     pub fn number(&self) -> usize {
         self.number
     }
 
     /// How this poster marks what is its.
+    #[inline]
     fn code(&self) -> u64 {
         self.number as u64 + FIRST_POSTER
     }
@@ -111,6 +115,7 @@ impl<'a> Poster<'a> {
     /// [`NoRoom`] when a reader of a lossless topic has not gone on far enough, another poster has not
     /// finished a message of a turn ago, or a million exchanges were lost to others; nothing is claimed
     /// then.
+    #[inline]
     pub fn claim(&mut self, count: u64) -> Result<Claims<'_, 'a>, NoRoom> {
         let (numbers, overruns) = self.take_numbers(count)?;
         Ok(Claims::new(self.topic, self.code(), numbers, overruns))
@@ -145,6 +150,7 @@ impl<'a> Poster<'a> {
     }
 
     /// Claims numbers; tells whether a reader may look at what they overwrite.
+    #[inline]
     fn take_numbers(&mut self, count: u64) -> Result<(Range<u64>, bool), NoRoom> {
         let topic = self.topic;
         let count = count.clamp(1, topic.shape().batch_max());
@@ -180,6 +186,7 @@ impl<'a> Poster<'a> {
     }
 
     /// Tells whether every reader is done with what message `last` overwrites.
+    #[inline]
     fn passes(&mut self, last: u64, joins: u64, next: u64) -> bool {
         let slots = self.topic.shape().slots();
         if last < self.gate.saturating_add(slots) && joins == self.joins {
@@ -195,6 +202,7 @@ impl<'a> Poster<'a> {
     ///
     /// Wait-free.
     #[must_use]
+    #[inline]
     pub fn orphan(&self) -> Option<Orphaned<'_, 'a>> {
         if self.topic.shape().flow == Flow::Lossless {
             return None;

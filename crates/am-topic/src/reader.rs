@@ -97,6 +97,7 @@ impl<'a> Topic<'a> {
 impl<'a> Reader<'a> {
     /// Returns the number of the message that comes next.
     #[must_use]
+    #[inline]
     pub fn cursor(&self) -> Seq {
         Seq::from_slot_number(self.cursor, self.topic.shape())
     }
@@ -140,6 +141,7 @@ impl<'a> Reader<'a> {
         clippy::should_implement_trait,
         reason = "no iterator: it ends nowhere, and holds one at a time"
     )]
+    #[inline]
     pub fn next(&mut self) -> Next {
         // Every turn goes on by a message or more.
         for _ in 0..=self.topic.shape().slots() {
@@ -161,6 +163,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Makes sure that the message under the cursor stays; false when it is gone already.
+    #[inline]
     fn hold(&mut self, entry: &Entry) -> bool {
         self.holds = true;
         if self.topic.shape().flow == Flow::Lossless {
@@ -192,6 +195,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Lets the message go that [`next`](Self::next) returned, and goes on behind it.
+    #[inline]
     pub fn done(&mut self) {
         if core::mem::take(&mut self.holds) {
             self.advance(1);
@@ -208,6 +212,7 @@ impl<'a> Reader<'a> {
     /// What is `ahead` of the cursor, without holding it; in a lossless topic it stays as it is until the
     /// reader goes on. `None` when it is not there yet, or gone, or will never be.
     #[must_use]
+    #[inline]
     pub fn peek(&self, ahead: u64) -> Option<Held> {
         let number = self.cursor.checked_add(ahead)?;
         if !self.leaders.have_let_go(number) {
@@ -217,6 +222,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Goes on by `count` messages at once, all of which were [seen](Self::peek); one that is held counts.
+    #[inline]
     pub fn advance(&mut self, count: u64) {
         self.holds = false;
         self.cursor += count;
@@ -230,6 +236,7 @@ impl<'a> Reader<'a> {
         self.tell_cursor();
     }
 
+    #[inline]
     fn tell_cursor(&self) {
         if self.topic.shape().flow == Flow::Lossy {
             self.let_go();
@@ -245,6 +252,7 @@ impl<'a> Reader<'a> {
 
 impl Topic<'_> {
     /// Looks at message `number` without holding it.
+    #[inline]
     pub(crate) fn peek(&self, number: u64) -> Option<Held> {
         let Look::Message(entry) = self.look_at(number) else { return None };
         // It may have been overwritten while it was read.
@@ -254,6 +262,7 @@ impl Topic<'_> {
         same.then_some(Held { seq, entry })
     }
 
+    #[inline]
     pub(crate) fn look_at(&self, number: u64) -> Look {
         let slot = self.slot(number);
         // Acquire (M1): sees entry and payload.

@@ -12,11 +12,13 @@ pub(crate) const FIRST_POSTER: u64 = 2;
 const _: () = assert!(POSTERS as u64 + FIRST_POSTER <= 256);
 
 /// The state word of message `number` in condition `code`.
+#[inline]
 pub(crate) const fn state(number: u64, code: u64) -> u64 {
     number << 8 | code
 }
 
 /// The number and the code that a state word says.
+#[inline]
 pub(crate) const fn parts(state: u64) -> (u64, u64) {
     (state >> 8, state & 0xff)
 }
@@ -27,10 +29,12 @@ pub struct Seq(pub u64);
 
 impl Seq {
     /// Slots are numbered on from the first turn, in which there are no messages.
+    #[inline]
     pub(crate) fn from_slot_number(number: u64, shape: &Shape) -> Self {
         Self(number.saturating_sub(shape.slots()))
     }
 
+    #[inline]
     pub(crate) fn slot_number(self, shape: &Shape) -> u64 {
         self.0.saturating_add(shape.slots())
     }
@@ -52,11 +56,13 @@ pub struct Place {
 }
 
 impl Place {
+    #[inline]
     pub(crate) fn from_raw(raw: u64) -> Option<Self> {
         let (offset, len) = (raw as u32, (raw >> 32) as u32);
         (offset != 0).then_some(Self { offset, len })
     }
 
+    #[inline]
     pub(crate) fn raw(self) -> u64 {
         u64::from(self.offset) | u64::from(self.len) << 32
     }
