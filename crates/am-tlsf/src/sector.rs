@@ -14,8 +14,10 @@ const RETRACT_LEN: u32 = CHUNK_LEN;
 #[cfg(loom)]
 const RETRACT_LEN: u32 = 4;
 
-/// Of so many proofs one is left to a walk, which repairs hints that a scribble cleared.
+/// Of so many proofs one is left to a walk, which repairs hints that a scribble cleared: the first one, when a
+/// sector is new. The models are of proofs, and have one first.
 const PROOFS_PER_WALK: u32 = 256;
+const WALK_AT: u32 = if cfg!(loom) { PROOFS_PER_WALK - 1 } else { 0 };
 
 /// The headers of a sector's blocks: what is kept with a block beside its words.
 ///
@@ -281,7 +283,7 @@ impl<'a, H: Headers> Sector<'a, H> {
         let walks = self.control[counter::WALKS].increment_full();
         let mended = self.control[counter::MENDED].load() == stamp.loose
             || mutation::is(Mutation::ProofForgetsLoose);
-        (mended && walks % PROOFS_PER_WALK != PROOFS_PER_WALK - 1).then_some(stamp)
+        (mended && walks % PROOFS_PER_WALK != WALK_AT).then_some(stamp)
     }
 
     /// Tells whether nobody said anything since the proof began that `stamp` is of, and nothing was left loose.

@@ -96,15 +96,17 @@ fn ack_beside_a_free_block_keeps_the_other_free_blocks_of_its_class() {
     let bench = Bench::new((100, 0));
     let blocks: Vec<_> = (0..20).map(|i| bench.write(100, i)).collect();
     let rest = bench.exhaust(1000).into_iter().chain(bench.exhaust(1)).collect::<Vec<_>>();
+    // A granule may be left that is too short for a header and a byte.
+    let too_short = bench.matrix().stats().sectors[0].free_blocks;
     let freed = [2, 6, 10, 14, 18]; // alike, apart; the last one is the newest of its class
     freed.into_iter().for_each(|i| bench.ack(blocks[i]));
-    bench.ack(blocks[11]); // merges with 10, which is neither the newest nor the oldest
-    assert_eq!(bench.matrix().stats().sectors[0].free_blocks, 5);
+    bench.ack(blocks[7]); // merges with 6, which is neither the newest nor the oldest
+    assert_eq!(bench.matrix().stats().sectors[0].free_blocks, too_short + 5);
     // Four of the old size are there yet, and the merged one, twice as long.
     let double = bench.allocate(100 + 160);
     let again: Vec<_> = (0..4).map(|_| bench.allocate(100)).collect();
     assert!(bench.try_allocate(100).is_err(), "more than was freed");
-    for i in (0..20).filter(|i| *i != 11 && !freed.contains(i)) {
+    for i in (0..20).filter(|i| *i != 7 && !freed.contains(i)) {
         bench.verify(blocks[i], 100, i as u64);
         bench.ack(blocks[i]);
     }
