@@ -402,7 +402,9 @@ fn lock_of_a_killed_parent_is_not_kept_by_what_it_executed() {
     assert_held(&locks, BYTE);
     parent.signal(Signal::SIGKILL);
     await_free(&locks, BYTE);
-    assert!(matches!(state(executed), Some('S' | 'R')), "{:?}", state(executed));
+    // It lives: it sleeps, runs, or waits for a page.
+    let state = state(executed);
+    assert!(matches!(state, Some('S' | 'R' | 'D')), "{state:?}");
 }
 
 #[test]
