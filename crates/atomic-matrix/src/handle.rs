@@ -62,7 +62,7 @@ impl Matrix {
     /// enum Feed<'a> { Tick(Tick), Blob(&'a [u8]) }
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let matrix = Matrix::builder().size(16 << 20).memfd()?;
+    /// let matrix = Matrix::builder().size(16 << 20).memfd("feed")?;
     /// let topic = matrix.topic::<Feed>("eu").open_or_create()?;
     /// let mut reader = topic.reader().start(Start::Earliest).open()?;
     ///
