@@ -97,8 +97,8 @@ pub fn prove<H: Headers>(
 fn largest_below<H: Headers>(sector: &Sector<'_, H>, cell: Cell, seen: u32) -> u32 {
     let (mut largest, mut budget) = (seen, LARGEST_WORDS_MAX);
     for below in (0..cell.number()).rev().map(Cell::numbered) {
-        // A stale hint may have led to a short one: what is longer has a cell further up.
-        if Cell::of(largest) >= below || budget == 0 {
+        // A stale hint may have led to a short one: what is longer has its cell, or one further up.
+        if Cell::of(largest) > below || budget == 0 {
             break;
         }
         if !sector.index().has(below) {
