@@ -77,8 +77,8 @@ pub struct Entry {
     pub kind: u32,
     /// Number of its poster.
     pub poster: u32,
-    /// When it was posted, as its poster told the time.
-    pub time: u64,
+    /// What else its poster tells: the time, the number of a request; the caller knows.
+    pub tag: u64,
 }
 
 /// One slot: four wide words.
@@ -88,13 +88,13 @@ pub(crate) struct Slot<'a> {
     /// The message's place; 0 for none.
     pub place: &'a Wide,
     kind: &'a Wide,
-    time: &'a Wide,
+    tag: &'a Wide,
 }
 
 impl<'a> Slot<'a> {
     #[inline]
     pub fn over(wides: &'a [Wide]) -> Self {
-        Self { state: &wides[0], place: &wides[1], kind: &wides[2], time: &wides[3] }
+        Self { state: &wides[0], place: &wides[1], kind: &wides[2], tag: &wides[3] }
     }
 
     /// What the slot says; an allegation, until the state is seen unchanged.
@@ -103,14 +103,14 @@ impl<'a> Slot<'a> {
         let place = Place::from_raw(self.place.load())?;
         let kind = self.kind.load_relaxed();
         let (kind, poster) = (kind as u32, (kind >> 32) as u32);
-        Some(Entry { place, kind, poster, time: self.time.load_relaxed() })
+        Some(Entry { place, kind, poster, tag: self.tag.load_relaxed() })
     }
 
     /// Says what the message is; before it is published.
     #[inline]
     pub fn tell(&self, entry: &Entry) {
         self.kind.store_relaxed(u64::from(entry.kind) | u64::from(entry.poster) << 32);
-        self.time.store_relaxed(entry.time);
+        self.tag.store_relaxed(entry.tag);
         // Release (M4): a recoverer that finds the place finds the block as it was before.
         self.place.store(entry.place.raw());
     }

@@ -47,7 +47,7 @@ fn join<'a>(topic: &Topic<'a>, owner: u32) -> Member<'a> {
 fn take(world: &World, member: &mut Member<'_>) -> Option<(u64, u8)> {
     let Next::Message(held) = member.next() else { return None };
     let value = world.payload(held.entry.place);
-    assert_eq!(held.entry.time, value);
+    assert_eq!(held.entry.tag, value);
     Some((value, member.attempts()))
 }
 

@@ -66,7 +66,7 @@ fn post(poster: &mut Poster<'_>, count: u64) {
         if claim.old().is_ok() {
             claim.forget();
             let place = Place { offset: 1 + claim.seq().0 as u32 % 9, len: 8 };
-            claim.tell(&Entry { place, kind: 7, poster: 1, time: 0 });
+            claim.tell(&Entry { place, kind: 7, poster: 1, tag: 0 });
             claim.publish();
         }
     }

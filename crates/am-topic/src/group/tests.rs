@@ -19,7 +19,7 @@ fn post(topic: Topic<'_>, count: u64) -> Result<(), NoRoom> {
     let mut poster = topic.poster(1).unwrap();
     for _ in 0..count {
         let mut claim = poster.claim(1)?.next().unwrap();
-        claim.tell(&Entry { place: Place { offset: 1, len: 8 }, kind: 0, poster: 0, time: 0 });
+        claim.tell(&Entry { place: Place { offset: 1, len: 8 }, kind: 0, poster: 0, tag: 0 });
         claim.publish();
     }
     Ok(())

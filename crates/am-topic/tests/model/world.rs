@@ -217,7 +217,7 @@ impl<'a> Hand<'a> {
                 return false;
             }
         }
-        claim.tell(&Entry { place: loan, kind: 7, poster: owner, time: value });
+        claim.tell(&Entry { place: loan, kind: 7, poster: owner, tag: value });
         world.owner(loan).store(NOBODY);
         claim.publish();
         true
@@ -257,7 +257,7 @@ impl Watch {
     pub fn hold(&mut self) -> Option<Place> {
         let Next::Message(held) = self.reader.next() else { return None };
         let value = self.world.look(held.entry.place);
-        assert_eq!((held.entry.kind, held.entry.time), (7, value), "{:?}", held.seq);
+        assert_eq!((held.entry.kind, held.entry.tag), (7, value), "{:?}", held.seq);
         self.seen.push((held.seq, value));
         Some(held.entry.place)
     }

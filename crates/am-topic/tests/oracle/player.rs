@@ -246,7 +246,7 @@ impl<'a> Player<'a> {
     fn tell(&mut self, owner: u32, claim: &mut Claim<'_, 'a>) -> Place {
         self.values += 1;
         let place = self.heap.loan(owner, self.values);
-        claim.tell(&Entry { place, kind: 7, poster: owner, time: self.values });
+        claim.tell(&Entry { place, kind: 7, poster: owner, tag: self.values });
         *self.named(claim.seq().0) = Some(place);
         place
     }
@@ -400,7 +400,7 @@ impl<'a> Player<'a> {
         let expected = self.expect(watch);
         let found = watch.reader.as_mut().expect("it lives").next();
         let Next::Message(held) = found else { return assert_eq!(expected, None) };
-        assert_eq!(Some(held.entry.time), expected);
+        assert_eq!(Some(held.entry.tag), expected);
         assert_eq!((held.seq, held.entry.kind), (Seq(watch.cursor), 7));
         assert_eq!(Some(self.heap.value(held.entry.place)), expected);
         watch.held = Some(held.entry.place);
@@ -425,7 +425,7 @@ impl<'a> Player<'a> {
         while count < most {
             let Some(held) = reader.peek(count) else { break };
             let fate = self.fates[(watch.cursor + count) as usize];
-            assert_eq!(Fate::Published(held.entry.time), fate);
+            assert_eq!(Fate::Published(held.entry.tag), fate);
             assert_eq!(held.seq, Seq(watch.cursor + count));
             count += 1;
         }

@@ -81,14 +81,14 @@ impl World {
         let offset = self.free.lock().unwrap().pop().expect("enough blocks");
         self.set(offset, value);
         let place = Place { offset, len: 8 };
-        claim.tell(&Entry { place, kind: 7, poster: number, time: value });
+        claim.tell(&Entry { place, kind: 7, poster: number, tag: value });
         Ok(claim.publish())
     }
 
     pub fn read(&self, reader: &mut Reader<'_>) -> Option<(Seq, u64)> {
         let Next::Message(held) = reader.next() else { return None };
         let value = self.payload(held.entry.place);
-        assert_eq!((held.entry.kind, held.entry.time), (7, value));
+        assert_eq!((held.entry.kind, held.entry.tag), (7, value));
         reader.done();
         Some((held.seq, value))
     }
