@@ -144,16 +144,7 @@ impl Arena {
     /// Tells the processor that the cache line of byte `at_bytes` will soon be read.
     #[inline(always)]
     pub(crate) fn prefetch_read(&self, at_bytes: u64) {
-        let line = self.base().wrapping_add(at_bytes as usize);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint, which may name any address.
-        unsafe {
-            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(line.cast());
-        }
-        // Elsewhere stable Rust has no such hint.
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = line;
+        prefetch_for_read(self.base().wrapping_add(at_bytes as usize));
     }
 
     /// The headers of a sector, for a participant whom they call `owner`.
@@ -161,6 +152,21 @@ impl Arena {
         let first = self.base().wrapping_add(sector.data_bytes as usize);
         BlockHeaders { first, granule_shift: sector.granule_shift, owner, _arena: PhantomData }
     }
+}
+
+/// Tells the processor that a cache line will soon be read; any address will do.
+#[doc(hidden)]
+#[inline(always)]
+pub fn prefetch_for_read<T>(line: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which may name any address.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    }
+    // Elsewhere stable Rust has no such hint.
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 /// Tells the processor that a cache line will soon be written; any address will do.

@@ -59,7 +59,7 @@ mod topics;
 pub use am_layout::{Geometry, Name, Offset, RelativePtr, Seen, State};
 pub use arena::Arena;
 #[doc(hidden)]
-pub use arena::prefetch_for_write;
+pub use arena::{prefetch_for_read, prefetch_for_write};
 pub use block::{Block, TypedBlock};
 pub use common::Common;
 pub use error::{Error, SectorId};

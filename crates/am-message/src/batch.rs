@@ -1,7 +1,7 @@
 //! Batches: many messages for one exchange on the tail, and for one store of a reader's cursor.
 
 use crate::error::{BatchError, PostError};
-use crate::poster::{Patience, Unsent};
+use crate::poster::{Body, Patience, Unsent};
 use crate::reader::{Fate, Found};
 use crate::{BadMessage, Info, Kind, KindOf, MessageSet, Poster, Reader};
 use am_matrix::Block;
@@ -61,7 +61,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         mut values: impl Iterator<Item = &'v K>,
         patience: impl Fn() -> Patience,
     ) -> Result<Posted, BatchError> {
-        let mut run = Run { filled: VecDeque::with_capacity(RUN), spare: Vec::with_capacity(RUN) };
+        let mut run = Run { filled: VecDeque::with_capacity(RUN), spare: Vec::new() };
         let mut posted = Posted::default();
         loop {
             let refused = self.fill(&mut run, &mut values);
@@ -87,7 +87,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     /// Copies the next values into blocks, at most a run; false when there are no more.
     fn fill<'m, 'v, K: KindOf<S> + ?Sized + 'v>(
         &'m self,
-        run: &mut Run<'m>,
+        run: &mut Run<'m, 'v>,
         values: &mut impl Iterator<Item = &'v K>,
     ) -> Result<bool, PostError> {
         while run.filled.len() < RUN {
@@ -96,12 +96,14 @@ impl<S: MessageSet + ?Sized> Poster<S> {
             if u32::try_from(payload.len()).is_err() {
                 return Err(PostError::TooLong { len_bytes: payload.len() });
             }
-            let mut block = match run.spare.pop() {
-                Some(spare) if is_fit(&spare, payload.len(), <K as Kind>::ALIGN_BYTES) => spare,
-                _ => self.allocate(payload.len(), <K as Kind>::ALIGN_BYTES)?,
+            let body = match run.spare.pop() {
+                Some(mut spare) if is_fit(&spare, payload.len(), <K as Kind>::ALIGN_BYTES) => {
+                    spare.copy_from_slice(payload);
+                    Body::Long(spare)
+                }
+                _ => self.body(value)?,
             };
-            block.copy_from_slice(payload);
-            run.filled.push_back(block);
+            run.filled.push_back(body);
         }
         Ok(true)
     }
@@ -109,7 +111,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     /// Posts as many of the filled blocks as there is room for, at least one.
     fn send_run<'m>(
         &'m self,
-        run: &mut Run<'m>,
+        run: &mut Run<'m, '_>,
         kind: u32,
         posted: &mut Posted,
     ) -> Result<(), PostError> {
@@ -119,14 +121,14 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         let claims = poster.claim_up_to(run.filled.len() as u64).map_err(|_| PostError::Full)?;
         let mut result = Ok(());
         for claim in claims {
-            let Some(block) = run.filled.pop_front() else { break };
-            match self.put(claim, block, kind, number) {
+            let Some(body) = run.filled.pop_front() else { break };
+            match self.put(claim, body, kind, number) {
                 Ok((seq, old)) => {
                     *posted = Posted { count: posted.count + 1, last: Some(seq) };
                     run.spare.extend(old.filter(|_| run.spare.len() < RUN));
                 }
-                Err(Unsent::Full(block)) => {
-                    run.filled.push_front(block);
+                Err(Unsent::Full(body)) => {
+                    run.filled.push_front(body);
                     result = Err(PostError::Full);
                     break;
                 }
@@ -146,10 +148,10 @@ fn is_fit(block: &Block<'_>, len_bytes: usize, align_bytes: usize) -> bool {
     block.len() == len_bytes && block.as_ptr().addr().is_multiple_of(align_bytes)
 }
 
-/// Blocks of a batch that is under way; what is left of them is freed.
-struct Run<'m> {
+/// A batch that is under way; what is left of its blocks is freed.
+struct Run<'m, 'v> {
     /// Messages to be posted.
-    filled: VecDeque<Block<'m>>,
+    filled: VecDeque<Body<'m, 'v>>,
     /// Of messages that were overwritten: the next ones are often as long.
     spare: Vec<Block<'m>>,
 }

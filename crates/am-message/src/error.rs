@@ -45,6 +45,14 @@ pub enum TopicError {
         /// The messages asked for.
         capacity: u64,
     },
+    /// Messages in the ring can have up to 1024 bytes.
+    #[error("topic {name:?} cannot keep messages of {bytes} bytes in its ring: at most 1024")]
+    InRing {
+        /// The topic's name.
+        name: String,
+        /// The bytes asked for.
+        bytes: usize,
+    },
     /// All seats are taken.
     #[error("topic {name:?} has {maximum} readers already")]
     TooManyReaders {

@@ -37,6 +37,7 @@
 
 mod batch;
 mod bits;
+mod cell;
 mod error;
 mod join;
 mod kind;

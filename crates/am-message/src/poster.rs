@@ -1,5 +1,6 @@
 //! Posting: by value, by loan, in batches.
 
+use crate::cell::{self, Draft};
 use crate::error::PostError;
 use crate::topic::Shared;
 use crate::{Kind, KindOf, Message, MessageSet};
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes to which every block is aligned.
 const BLOCK_ALIGN_BYTES: usize = 32;
+/// Bytes to which every cell is aligned.
+const CELL_ALIGN_BYTES: usize = 64;
 /// How many messages ahead of the one at hand lines are fetched.
 const AHEAD: u64 = 6;
 /// Looks for room before others get the processor.
@@ -51,7 +54,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     /// # Errors
     /// [`PostError::Memory`] when there is none for it.
     pub fn post<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Receipt, PostError> {
-        self.loan_copy(value)?.commit()
+        self.send_by(self.body(value)?, K::INDEX, None)
     }
 
     /// As [`post`](Self::post), but does not wait.
@@ -59,7 +62,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     /// # Errors
     /// [`PostError::Full`] when there is no room, [`PostError::Memory`] when there is no memory.
     pub fn try_post<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Receipt, PostError> {
-        self.loan_copy(value)?.try_commit().map_err(|(_, error)| error)
+        self.send(self.body(value)?, K::INDEX).map_err(Unsent::error)
     }
 
     /// As [`post`](Self::post), but waits no longer than that.
@@ -71,7 +74,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         value: &K,
         timeout: Duration,
     ) -> Result<Receipt, PostError> {
-        self.loan_copy(value)?.commit_by(Some(Instant::now() + timeout))
+        self.send_by(self.body(value)?, K::INDEX, Some(Instant::now() + timeout))
     }
 
     /// Lends memory for a message of that type, to be filled in and committed: nothing is copied. It holds
@@ -94,15 +97,41 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         self.lend(len_bytes, 1, <[u8] as KindOf<S>>::INDEX)
     }
 
+    /// What is to be posted: the value itself if a cell has room for it, else a block with a copy.
+    #[inline]
+    pub(crate) fn body<'m, 'v, K: KindOf<S> + ?Sized>(
+        &'m self,
+        value: &'v K,
+    ) -> Result<Body<'m, 'v>, PostError> {
+        let payload = value.as_payload();
+        if self.has_cell_for(payload.len(), <K as Kind>::ALIGN_BYTES) {
+            return Ok(Body::Short(payload));
+        }
+        let mut block = self.allocate(payload.len(), <K as Kind>::ALIGN_BYTES)?;
+        block.copy_from_slice(payload);
+        Ok(Body::Long(block))
+    }
+
+    #[inline]
+    fn has_cell_for(&self, bytes: usize, align_bytes: usize) -> bool {
+        bytes <= self.shared.topic.shape().cell_bytes as usize && align_bytes <= CELL_ALIGN_BYTES
+    }
+
     fn loan_copy<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Loan<'_, S>, PostError> {
         let payload = value.as_payload();
         let mut loan = self.lend(payload.len(), <K as Kind>::ALIGN_BYTES, K::INDEX)?;
-        loan.block.copy_from_slice(payload);
+        loan.copy_from_slice(payload);
         Ok(loan)
     }
 
+    #[inline]
     fn lend(&self, bytes: usize, align_bytes: usize, kind: u32) -> Result<Loan<'_, S>, PostError> {
-        Ok(Loan { poster: self, block: self.allocate(bytes, align_bytes)?, kind })
+        let draft = Draft::new(bytes).filter(|_| self.has_cell_for(bytes, align_bytes));
+        let memory = match draft {
+            Some(draft) => Memory::Draft(draft),
+            None => Memory::Block(self.allocate(bytes, align_bytes)?),
+        };
+        Ok(Loan { poster: self, memory, kind })
     }
 
     /// Gets a block of that length.
@@ -130,15 +159,16 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         Ok(block?)
     }
 
-    /// Puts a filled block into the topic.
-    fn send<'m>(&'m self, block: Block<'m>, kind: u32) -> Result<Receipt, Unsent<'m>> {
+    /// Puts a message into the topic.
+    #[inline]
+    fn send<'m, 'v>(&'m self, body: Body<'m, 'v>, kind: u32) -> Result<Receipt, Unsent<'m, 'v>> {
         let mut poster = self.poster.borrow_mut();
         self.collect_orphans(&poster);
         let number = poster.number() as u32;
         let Some(claim) = poster.claim(1).ok().and_then(|mut claims| claims.next()) else {
-            return Err(Unsent::Full(block));
+            return Err(Unsent::Full(body));
         };
-        let (seq, old) = self.put(claim, block, kind, number)?;
+        let (seq, old) = self.put(claim, body, kind, number)?;
         if let Some(old) = old {
             self.keep(old);
         }
@@ -160,32 +190,45 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     fn fetch_ahead(&self, seq: Seq) {
         let (place, slot) = self.shared.topic.ahead(Seq(seq.0 + AHEAD));
         prefetch_for_write(slot);
-        if let Some(place) = place {
+        if let Some(cell) = self.shared.topic.cell(Seq(seq.0 + AHEAD)).first() {
+            prefetch_for_write(cell);
+        }
+        if let Some(place) = place.filter(|place| !place.is_in_cell()) {
             self.shared.matrix.prefetch(Offset::from_raw(place.offset));
         }
     }
 
-    /// Publishes a filled block as the claimed message; returns the block of the one that it replaces.
-    pub(crate) fn put<'m>(
+    /// Publishes a body as the claimed message; returns the block of the one that it replaces.
+    #[inline]
+    pub(crate) fn put<'m, 'v>(
         &'m self,
         mut claim: Claim<'_, 'static>,
-        block: Block<'m>,
+        body: Body<'m, 'v>,
         kind: u32,
         number: u32,
-    ) -> Result<(Seq, Option<Block<'m>>), Unsent<'m>> {
+    ) -> Result<(Seq, Option<Block<'m>>), Unsent<'m, 'v>> {
         // An error: readers hold too much. Dropped, the claim is aborted, and its number will be missed.
-        let Ok(old) = claim.old() else { return Err(Unsent::Full(block)) };
+        let Ok(old) = claim.old() else { return Err(Unsent::Full(body)) };
         let old = old.and_then(|place| {
             let old = self.take_back(place);
             claim.forget();
             old
         });
-        let place = Place { offset: block.offset().to_raw(), len: block.len() as u32 };
+        let place = body.place();
         claim.tell(&Entry { place, kind, poster: number, tag: 0 });
-        if let Err(error) = block.into_common() {
-            // Somebody scribbled on the block, or this is a child of fork: it is not ours to give.
-            claim.forget();
-            return Err(Unsent::Lost(error));
+        match body {
+            Body::Short(payload) => {
+                // SAFETY: the slot is claimed, and published below.
+                let fits = unsafe { cell::write(claim.cell(), payload) };
+                debug_assert!(fits, "compared when the body was made");
+            }
+            Body::Long(block) => {
+                if let Err(error) = block.into_common() {
+                    // Somebody scribbled on the block, or this is a child of fork: it is not ours to give.
+                    claim.forget();
+                    return Err(Unsent::Lost(error));
+                }
+            }
         }
         Ok((claim.publish(), old))
     }
@@ -208,18 +251,19 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     }
 
     /// Sends when there is room, or when that is over.
+    #[inline]
     fn send_by<'m>(
         &'m self,
-        mut block: Block<'m>,
+        mut body: Body<'m, '_>,
         kind: u32,
         deadline: Option<Instant>,
     ) -> Result<Receipt, PostError> {
         let mut patience = Patience::until(deadline);
         loop {
-            block = match self.send(block, kind) {
+            body = match self.send(body, kind) {
                 Ok(receipt) => return Ok(receipt),
                 Err(Unsent::Lost(error)) => return Err(error.into()),
-                Err(Unsent::Full(block)) => block,
+                Err(Unsent::Full(body)) => body,
             };
             if !patience.wait(&self.shared.matrix) {
                 return Err(PostError::Full);
@@ -266,20 +310,58 @@ impl Patience {
     }
 }
 
+/// A message that is to be posted.
+pub(crate) enum Body<'m, 'v> {
+    /// To be copied into its slot's cell, which has room for it.
+    Short(&'v [u8]),
+    /// Filled already.
+    Long(Block<'m>),
+}
+
+impl Body<'_, '_> {
+    #[inline]
+    fn place(&self) -> Place {
+        match self {
+            Self::Short(payload) => Place::in_cell(payload.len() as u32),
+            Self::Long(block) => {
+                Place { offset: block.offset().to_raw(), len: block.len() as u32 }
+            }
+        }
+    }
+}
+
 /// A message that was not posted.
-pub(crate) enum Unsent<'m> {
+pub(crate) enum Unsent<'m, 'v> {
     /// For want of room.
-    Full(Block<'m>),
+    Full(Body<'m, 'v>),
     /// Its block is lost.
     Lost(Error),
+}
+
+impl Unsent<'_, '_> {
+    fn error(self) -> PostError {
+        match self {
+            Self::Full(_) => PostError::Full,
+            Self::Lost(error) => error.into(),
+        }
+    }
 }
 
 /// Memory for a message, to be filled in; it derefs to the payload's bytes. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Loan<'p, S: MessageSet + ?Sized> {
     poster: &'p Poster<S>,
-    block: Block<'p>,
+    memory: Memory<'p>,
     kind: u32,
+}
+
+/// Where a loan lies.
+#[derive(Debug)]
+enum Memory<'p> {
+    /// Here, until there is a cell for it.
+    Draft(Draft),
+    /// Where it will be read.
+    Block(Block<'p>),
 }
 
 impl<'p, S: MessageSet + ?Sized> Loan<'p, S> {
@@ -296,15 +378,26 @@ impl<'p, S: MessageSet + ?Sized> Loan<'p, S> {
     /// # Errors
     /// [`PostError::Full`] with the loan; [`PostError::Memory`] without.
     pub fn try_commit(self) -> Result<Receipt, (Option<Self>, PostError)> {
-        let Self { poster, block, kind } = self;
-        poster.send(block, kind).map_err(|unsent| match unsent {
-            Unsent::Full(block) => (Some(Self { poster, block, kind }), PostError::Full),
-            Unsent::Lost(error) => (None, error.into()),
-        })
+        let Self { poster, memory, kind } = self;
+        let back = |memory| Some(Self { poster, memory, kind });
+        match memory {
+            Memory::Draft(draft) => {
+                let sent = poster.send(Body::Short(draft.bytes()), kind).map_err(Unsent::error);
+                sent.map_err(|error| (back(Memory::Draft(draft)), error))
+            }
+            Memory::Block(block) => poster.send(Body::Long(block), kind).map_err(|unsent| match unsent {
+                Unsent::Full(Body::Long(block)) => (back(Memory::Block(block)), PostError::Full),
+                unsent => (None, unsent.error()),
+            }),
+        }
     }
 
     fn commit_by(self, deadline: Option<Instant>) -> Result<Receipt, PostError> {
-        self.poster.send_by(self.block, self.kind, deadline)
+        let body = match self.memory {
+            Memory::Draft(ref draft) => Body::Short(draft.bytes()),
+            Memory::Block(block) => Body::Long(block),
+        };
+        self.poster.send_by(body, self.kind, deadline)
     }
 }
 
@@ -312,13 +405,19 @@ impl<S: MessageSet + ?Sized> Deref for Loan<'_, S> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.block
+        match &self.memory {
+            Memory::Draft(draft) => draft.bytes(),
+            Memory::Block(block) => block,
+        }
     }
 }
 
 impl<S: MessageSet + ?Sized> DerefMut for Loan<'_, S> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.block
+        match &mut self.memory {
+            Memory::Draft(draft) => draft.bytes_mut(),
+            Memory::Block(block) => block,
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Reading: looking ahead, taking note, letting go.
 
+use crate::cell;
 use crate::source::Source;
 use crate::topic::Shared;
 use crate::{BadMessage, KindOf, MessageSet};
 use am_layout::Offset;
+use am_matrix::prefetch_for_read;
 use am_shm::{WaitStrategy, Waiter};
 use am_topic::{Held, Next, ReaderId, Seq};
 use std::marker::PhantomData;
@@ -207,7 +209,13 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         if seq + AHEAD < self.there
             && let Some(place) = topic.glimpse(Seq(seq + AHEAD))
         {
-            self.shared.matrix.prefetch_payload(Offset::from_raw(place.offset));
+            if place.is_in_cell() {
+                if let Some(cell) = topic.cell(Seq(seq + AHEAD)).first() {
+                    prefetch_for_read(cell);
+                }
+            } else {
+                self.shared.matrix.prefetch_payload(Offset::from_raw(place.offset));
+            }
         }
     }
 
@@ -230,6 +238,9 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     /// Checks the block of a message that is held; counts one that somebody scribbled on.
     pub(crate) fn check(&mut self, held: Held) -> Option<Found> {
         let place = held.entry.place;
+        if place.is_in_cell() {
+            return self.check_cell(held);
+        }
         // SAFETY: a published message is nobody's block, and stays as it is while it is held (M1).
         let bytes = unsafe { self.shared.matrix.common_bytes(Offset::from_raw(place.offset)) };
         match bytes {
@@ -237,6 +248,19 @@ impl<S: MessageSet + ?Sized> Reader<S> {
                 Some(Found { held, payload: NonNull::from(bytes) })
             }
             _ => {
+                self.damaged += 1;
+                None
+            }
+        }
+    }
+
+    /// The same for a message that lies in its slot's cell.
+    #[inline]
+    fn check_cell(&mut self, held: Held) -> Option<Found> {
+        let bytes = cell::bytes(self.shared.topic.cell(held.seq), held.entry.place.len as usize);
+        match bytes.and_then(|bytes| NonNull::new(bytes.cast_mut())) {
+            Some(payload) => Some(Found { held, payload }),
+            None => {
                 self.damaged += 1;
                 None
             }

@@ -1,5 +1,6 @@
 //! Claimed numbers: from the exchange on the tail to the message that everybody may read.
 //!
+//! A message lies in a block of its own, or if it is short in its slot's cell, which has no owner but the claimer.
 //! A claimed slot goes through these steps, each one store; a death between two of them leaves what the
 //! recoverer makes of it (M4):
 //!
@@ -12,6 +13,7 @@
 
 use crate::layout::{LEFT, Orphan, Topic};
 use crate::slot::{ABORTED, Entry, PUBLISHED, Place, Seq, Slot, state};
+use am_layout::Wide;
 use am_layout::mutation::{self, Mutation};
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -90,17 +92,26 @@ impl<'a> Claim<'_, 'a> {
         Seq::from_slot_number(self.number, self.topic.shape())
     }
 
+    /// Returns the slot's cell, which nobody but the caller uses until the message is published or aborted; empty
+    /// in a topic without cells.
+    #[must_use]
+    #[inline]
+    pub fn cell(&self) -> &'a [Wide] {
+        self.topic.cell_of(self.number)
+    }
+
     /// Returns the message that the slot had before, which the caller makes its own now, and frees when the
     /// slot has [forgotten](Self::forget) it.
     ///
-    /// `None` when there was none, or a reader still holds it: then it is left to the list of
+    /// `None` when there was none, or it lay in the slot's cell, or a reader still holds it: then it is left to the list of
     /// [orphans](crate::Poster::orphan). Wait-free.
     ///
     /// # Errors
     /// [`Full`] when that list is full: the number can only be aborted then.
     #[inline]
     pub fn old(&mut self) -> Result<Option<Place>, Full> {
-        let Some(place) = Place::from_raw(self.slot.place.load()) else { return Ok(None) };
+        let old = Place::from_raw(self.slot.place.load());
+        let Some(place) = old.filter(|place| !place.is_in_cell()) else { return Ok(None) };
         if !self.overruns || !self.topic.is_held(place.raw()) {
             return Ok(Some(place));
         }

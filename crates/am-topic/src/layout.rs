@@ -23,7 +23,7 @@ pub const RETURNS: usize = 2 * MEMBERS;
 /// Wide words of a pair of cache lines: processors fetch two at a time.
 const LINE: usize = if cfg!(loom) { 4 } else { 16 };
 
-const MAGIC: u64 = 0x746f_7069_6300_0001; // "topic", version 1
+const MAGIC: u64 = 0x746f_7069_6300_0002; // "topic", version 2
 const MAGIC_AT: usize = 0;
 const SHAPE_AT: usize = 1;
 const SET_AT: usize = 2;
@@ -59,6 +59,11 @@ pub struct Shape {
     pub slots_log: u32,
     /// What becomes of unread messages.
     pub flow: Flow,
+    /// Bytes of a slot's cell, which short messages are copied into: 0 for no cells, or a power of two from
+    /// [`CELL_BYTES_MIN`](Self::CELL_BYTES_MIN) to [`CELL_BYTES_MAX`](Self::CELL_BYTES_MAX).
+    ///
+    /// Only lossless topics have cells: their readers' cursors keep a cell as it is while it is looked at.
+    pub cell_bytes: u32,
     /// Names what the messages are made of, for whoever opens the topic.
     pub set: u64,
 }
@@ -68,6 +73,10 @@ impl Shape {
     pub const SLOTS_LOG_MIN: u32 = if cfg!(loom) { 1 } else { 7 };
     /// Most slots, as a power of two.
     pub const SLOTS_LOG_MAX: u32 = 24;
+    /// Shortest cell, in bytes: a cache line, to which all cells are aligned.
+    pub const CELL_BYTES_MIN: u32 = 64;
+    /// Longest cell, in bytes.
+    pub const CELL_BYTES_MAX: u32 = 1024;
 
     /// Returns how many slots there are.
     #[must_use]
@@ -88,10 +97,46 @@ impl Shape {
         if cfg!(loom) { self.slots() / 2 } else { 64 }
     }
 
-    /// Returns how many wide words the topic needs.
+    /// Returns how many wide words the topic needs, cells included.
     #[must_use]
     pub const fn wides(&self) -> usize {
+        self.cells_at() + self.cell_wides() * self.slots() as usize
+    }
+
+    /// Wide words before the cells.
+    const fn cells_at(&self) -> usize {
         WIDES_FIXED + SLOT * self.slots() as usize
+    }
+
+    #[inline]
+    const fn cell_wides(&self) -> usize {
+        self.cell_bytes as usize / size_of::<u64>()
+    }
+
+    fn is_valid(&self) -> bool {
+        let cells = Self::CELL_BYTES_MIN..=Self::CELL_BYTES_MAX;
+        let has_cells = cells.contains(&self.cell_bytes)
+            && self.cell_bytes.is_power_of_two()
+            && self.flow == Flow::Lossless;
+        let slots = Self::SLOTS_LOG_MIN..=Self::SLOTS_LOG_MAX;
+        slots.contains(&self.slots_log) && (self.cell_bytes == 0 || has_cells)
+    }
+
+    /// The shape as the topic's words tell it, all but its set.
+    fn raw(&self) -> u64 {
+        let flow = u64::from(self.flow == Flow::Lossy);
+        u64::from(self.slots_log) | u64::from(self.cell_bytes) << 8 | flow << 32
+    }
+
+    fn from_raw(raw: u64, set: u64) -> Option<Self> {
+        let flow = match raw >> 32 {
+            0 => Flow::Lossless,
+            1 => Flow::Lossy,
+            _ => return None,
+        };
+        let (slots_log, cell_bytes) = (raw as u32 & 0xff, raw as u32 >> 8);
+        let shape = Self { slots_log, flow, cell_bytes, set };
+        shape.is_valid().then_some(shape)
     }
 }
 
@@ -114,6 +159,7 @@ pub enum BadTopic {
 pub struct Topic<'a> {
     words: &'a [Word],
     wides: &'a [Wide],
+    cells: &'a [Wide],
     shape: Shape,
 }
 
@@ -133,8 +179,7 @@ impl<'a> Topic<'a> {
         }
         topic.tail().store_relaxed(Tail { next: shape.slots(), last: ABORTED }.raw());
         wides[SET_AT].store_relaxed(shape.set);
-        let flow = u64::from(shape.flow == Flow::Lossy);
-        wides[SHAPE_AT].store_relaxed(u64::from(shape.slots_log) | flow << 32);
+        wides[SHAPE_AT].store_relaxed(shape.raw());
         // Release: publishes the rest to whoever opens the topic.
         wides[MAGIC_AT].store(MAGIC);
         Ok(topic)
@@ -151,24 +196,20 @@ impl<'a> Topic<'a> {
         if wides[MAGIC_AT].load() != MAGIC {
             return Err(BadTopic::NoTopic);
         }
-        let raw = wides[SHAPE_AT].load_relaxed();
-        let flow = match raw >> 32 {
-            0 => Flow::Lossless,
-            1 => Flow::Lossy,
-            _ => return Err(BadTopic::BadShape),
-        };
-        let set = wides[SET_AT].load_relaxed();
-        Self::over(words, wides, Shape { slots_log: raw as u32, flow, set })
+        let (raw, set) = (wides[SHAPE_AT].load_relaxed(), wides[SET_AT].load_relaxed());
+        let shape = Shape::from_raw(raw, set).ok_or(BadTopic::BadShape)?;
+        Self::over(words, wides, shape)
     }
 
     fn over(words: &'a [Word], wides: &'a [Wide], shape: Shape) -> Result<Self, BadTopic> {
-        if !(Shape::SLOTS_LOG_MIN..=Shape::SLOTS_LOG_MAX).contains(&shape.slots_log) {
+        if !shape.is_valid() {
             return Err(BadTopic::BadShape);
         }
         if words.len() < Self::WORDS || wides.len() < shape.wides() {
             return Err(BadTopic::TooShort);
         }
-        Ok(Self { words, wides, shape })
+        let (wides, cells) = wides[..shape.wides()].split_at(shape.cells_at());
+        Ok(Self { words, wides, cells, shape })
     }
 
     /// Returns what the topic is made with.
@@ -244,6 +285,23 @@ impl<'a> Topic<'a> {
     pub fn ahead(&self, seq: Seq) -> (Option<Place>, &'a Wide) {
         let slot = self.slot(seq.slot_number(&self.shape));
         (Place::from_raw(slot.place.load_relaxed()), slot.place)
+    }
+
+    /// Returns the cell of a message's slot, for its bytes; empty in a topic without cells.
+    ///
+    /// From the [claim](crate::Claim) to the publication it is the claimer's, and then stays as it is until every
+    /// reader's cursor has passed (M1).
+    #[must_use]
+    #[inline]
+    pub fn cell(&self, seq: Seq) -> &'a [Wide] {
+        self.cell_of(seq.slot_number(&self.shape))
+    }
+
+    #[inline]
+    pub(crate) fn cell_of(&self, number: u64) -> &'a [Wide] {
+        let index = (number & (self.shape.slots() - 1)) as usize;
+        let wides = self.shape.cell_wides();
+        &self.cells[wides * index..][..wides]
     }
 
     /// Returns the number that the next message will have.

@@ -105,8 +105,8 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
     /// Ends what a dead poster's slot names, the old message or the new one; tells whether the slot shall
     /// forget it.
     fn end_place(&mut self, place: Place, dead: u32) -> bool {
-        if !self.morgue.is_nobodys(place) {
-            // The dead made it its own, or had not let it go: it goes back with the rest of the dead's.
+        if place.is_in_cell() || !self.morgue.is_nobodys(place) {
+            // Nobody's but the slot's. Or the dead made it its own, or had not let it go: it goes back with the rest of the dead's.
             return true;
         }
         if self.is_held(place) {

@@ -46,7 +46,7 @@ impl core::fmt::Display for Seq {
     }
 }
 
-/// Where a message lies: what that means is the caller's.
+/// Where a message lies: in its slot's cell, or where the caller knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// An offset, not 0.
@@ -56,6 +56,23 @@ pub struct Place {
 }
 
 impl Place {
+    /// The offset of messages that lie in their slots' cells; no other message has it.
+    const CELL: u32 = u32::MAX;
+
+    /// The place of a message of that length that lies in its slot's [cell](crate::Claim::cell).
+    #[must_use]
+    #[inline]
+    pub const fn in_cell(len: u32) -> Self {
+        Self { offset: Self::CELL, len }
+    }
+
+    /// Tells whether the message lies in its slot's cell, rather than in a block of its own.
+    #[must_use]
+    #[inline]
+    pub const fn is_in_cell(self) -> bool {
+        self.offset == Self::CELL
+    }
+
     #[inline]
     pub(crate) fn from_raw(raw: u64) -> Option<Self> {
         let (offset, len) = (raw as u32, (raw >> 32) as u32);
