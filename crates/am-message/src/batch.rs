@@ -1,11 +1,12 @@
 //! Batches: many messages for one exchange on the tail, and for one store of a reader's cursor.
 
 use crate::error::{BatchError, PostError};
-use crate::poster::{Body, Patience, Unsent};
+use crate::poster::{Patience, put_block, put_short};
 use crate::reader::{Fate, Found};
 use crate::{BadMessage, Info, Kind, KindOf, MessageSet, Poster, Reader};
 use am_matrix::Block;
 use am_topic::Seq;
+use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
@@ -61,14 +62,14 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         mut values: impl Iterator<Item = &'v K>,
         patience: impl Fn() -> Patience,
     ) -> Result<Posted, BatchError> {
-        let mut run = Run { filled: VecDeque::with_capacity(RUN), spare: Vec::new() };
+        let mut run = Run { values: ArrayVec::new(), blocks: VecDeque::new(), spare: Vec::new() };
         let mut posted = Posted::default();
         loop {
             let refused = self.fill(&mut run, &mut values);
             // What is filled goes first, whatever happened to the next one.
             let mut patience = patience();
-            while !run.filled.is_empty() {
-                let cause = self.send_run(&mut run, K::INDEX, &mut posted).err();
+            while !run.values.is_empty() {
+                let cause = self.send_run(&mut run, &mut posted).err();
                 let cause = cause.filter(|&cause| {
                     cause != PostError::Full || !patience.wait(&self.shared.matrix)
                 });
@@ -84,60 +85,78 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         }
     }
 
-    /// Copies the next values into blocks, at most a run; false when there are no more.
+    /// Takes the next values, at most a run, and copies the long ones into blocks; false when there are no more.
+    #[inline]
     fn fill<'m, 'v, K: KindOf<S> + ?Sized + 'v>(
         &'m self,
-        run: &mut Run<'m, 'v>,
+        run: &mut Run<'m, 'v, K>,
         values: &mut impl Iterator<Item = &'v K>,
     ) -> Result<bool, PostError> {
-        while run.filled.len() < RUN {
+        while !run.values.is_full() {
             let Some(value) = values.next() else { return Ok(false) };
-            let payload = value.as_payload();
-            if u32::try_from(payload.len()).is_err() {
-                return Err(PostError::TooLong { len_bytes: payload.len() });
+            if !self.has_cell_for::<K>(value.as_payload()) {
+                let block = self.copied_in(run.spare.pop(), value)?;
+                run.blocks.push_back(block);
             }
-            let body = match run.spare.pop() {
-                Some(mut spare) if is_fit(&spare, payload.len(), <K as Kind>::ALIGN_BYTES) => {
-                    spare.copy_from_slice(payload);
-                    Body::Long(spare)
-                }
-                _ => self.body(value)?,
-            };
-            run.filled.push_back(body);
+            run.values.push(value);
         }
         Ok(true)
     }
 
-    /// Posts as many of the filled blocks as there is room for, at least one.
-    fn send_run<'m>(
+    /// A block with a copy of a value; one that is there, if it fits.
+    fn copied_in<'m, K: KindOf<S> + ?Sized>(
         &'m self,
-        run: &mut Run<'m, '_>,
-        kind: u32,
+        spare: Option<Block<'m>>,
+        value: &K,
+    ) -> Result<Block<'m>, PostError> {
+        let (payload, align_bytes) = (value.as_payload(), <K as Kind>::ALIGN_BYTES);
+        match spare.filter(|spare| is_fit(spare, payload.len(), align_bytes)) {
+            Some(mut spare) => {
+                spare.copy_from_slice(payload);
+                Ok(spare)
+            }
+            None => self.copied(payload, align_bytes),
+        }
+    }
+
+    /// Posts as many of the values as there is room for, at least one.
+    #[inline]
+    fn send_run<'m, K: KindOf<S> + ?Sized>(
+        &'m self,
+        run: &mut Run<'m, '_, K>,
         posted: &mut Posted,
     ) -> Result<(), PostError> {
         let mut poster = self.poster.borrow_mut();
         self.collect_orphans(&poster);
         let number = poster.number() as u32;
-        let claims = poster.claim_up_to(run.filled.len() as u64).map_err(|_| PostError::Full)?;
-        let mut result = Ok(());
-        for claim in claims {
-            let Some(body) = run.filled.pop_front() else { break };
-            match self.put(claim, body, kind, number) {
-                Ok((seq, old)) => {
-                    *posted = Posted { count: posted.count + 1, last: Some(seq) };
-                    run.spare.extend(old.filter(|_| run.spare.len() < RUN));
-                }
-                Err(Unsent::Full(body)) => {
-                    run.filled.push_front(body);
-                    result = Err(PostError::Full);
-                    break;
-                }
-                Err(Unsent::Lost(error)) => {
-                    result = Err(error.into());
+        let claims = poster.claim_up_to(run.values.len() as u64).map_err(|_| PostError::Full)?;
+        let (mut sent, mut result) = (0, Ok(()));
+        for (mut claim, value) in claims.zip(&run.values) {
+            let spare = &mut run.spare;
+            let keep = |old| spare.extend(Some(old).filter(|_| spare.len() < RUN));
+            if let Err(full) = self.empty(&mut claim, keep) {
+                result = Err(full);
+                break;
+            }
+            sent += 1;
+            let payload = value.as_payload();
+            let put = if self.has_cell_for::<K>(payload) {
+                self.fetch_cell_ahead(claim.seq());
+                Ok(put_short(claim, payload, K::INDEX, number))
+            } else {
+                let block = run.blocks.pop_front().expect("a block for each long value");
+                self.fetch_block_ahead(claim.seq());
+                put_block(claim, block, K::INDEX, number)
+            };
+            match put {
+                Ok(seq) => *posted = Posted { count: posted.count + 1, last: Some(seq) },
+                Err(lost) => {
+                    result = Err(lost);
                     break;
                 }
             }
         }
+        run.values.drain(..sent);
         self.shared.rouse();
         result
     }
@@ -149,9 +168,11 @@ fn is_fit(block: &Block<'_>, len_bytes: usize, align_bytes: usize) -> bool {
 }
 
 /// A batch that is under way; what is left of its blocks is freed.
-struct Run<'m, 'v> {
-    /// Messages to be posted.
-    filled: VecDeque<Body<'m, 'v>>,
+struct Run<'m, 'v, K: ?Sized> {
+    /// To be posted.
+    values: ArrayVec<&'v K, RUN>,
+    /// Copies of those that no cell has room for.
+    blocks: VecDeque<Block<'m>>,
     /// Of messages that were overwritten: the next ones are often as long.
     spare: Vec<Block<'m>>,
 }
@@ -164,35 +185,42 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     /// message at a time, so that there is one in a batch.
     pub fn read_many(&mut self, max: usize) -> Batch<'_, S> {
         loop {
-            if let Some(found) = self.wait_until(None, |reader| reader.look_many(max)) {
-                return found.batch(self);
+            if let Some(span) = self.wait_until(None, |reader| reader.look_many(max)) {
+                return Batch { reader: self, span, fate: Fate::Done };
             }
         }
     }
 
     /// As [`read_many`](Self::read_many), but does not wait.
     pub fn try_read_many(&mut self, max: usize) -> Option<Batch<'_, S>> {
-        Some(self.look_many(max)?.batch(self))
+        let span = self.look_many(max)?;
+        Some(Batch { reader: self, span, fate: Fate::Done })
     }
 
     /// As [`read_many`](Self::read_many), but waits no longer than that.
     pub fn read_many_timeout(&mut self, max: usize, timeout: Duration) -> Option<Batch<'_, S>> {
         let deadline = Some(Instant::now() + timeout);
-        Some(self.wait_until(deadline, |reader| reader.look_many(max))?.batch(self))
+        let span = self.wait_until(deadline, |reader| reader.look_many(max))?;
+        Some(Batch { reader: self, span, fate: Fate::Done })
     }
 
-    /// The next messages, held and checked.
-    fn look_many(&mut self, max: usize) -> Option<Many> {
-        let mut many = Many { found: vec![self.look()?], span: 1 };
+    /// Finds the next messages, held and checked; returns how many numbers they span: damaged ones are left out.
+    #[inline]
+    fn look_many(&mut self, max: usize) -> Option<u64> {
+        self.found.clear();
+        let first = self.look()?;
+        self.found.push(first);
+        let mut span = 1;
         if !self.holds_many() {
-            return Some(many);
+            return Some(span);
         }
-        while many.found.len() < max {
-            let Some(held) = self.source.peek(many.span) else { break };
-            many.span += 1;
-            many.found.extend(self.check(held));
+        while self.found.len() < max {
+            let Some(held) = self.source.peek(span) else { break };
+            span += 1;
+            let found = self.check(held);
+            self.found.extend(found);
         }
-        Some(many)
+        Some(span)
     }
 
     fn holds_many(&self) -> bool {
@@ -201,24 +229,13 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     }
 }
 
-/// Messages one after the other that a reader holds.
-struct Many {
-    found: Vec<Found>,
-    /// How many numbers they span: damaged ones are left out.
-    span: u64,
-}
-
-impl Many {
-    fn batch<S: MessageSet + ?Sized>(self, reader: &mut Reader<S>) -> Batch<'_, S> {
-        Batch { reader, many: self, fate: Fate::Done }
-    }
-}
-
 /// Messages one after the other, looked at where they lie. Dropping it lets all of them go, as dropping a
 /// [`Received`](crate::Received) does.
 pub struct Batch<'r, S: MessageSet + ?Sized> {
+    /// It keeps what was found.
     reader: &'r mut Reader<S>,
-    many: Many,
+    /// How many numbers the messages span.
+    span: u64,
     fate: Fate,
 }
 
@@ -233,12 +250,12 @@ impl<S: MessageSet + ?Sized> Batch<'_, S> {
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {
-        self.many.found.len()
+        self.reader.found.len()
     }
 
     /// Returns the messages, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Item<'_, S>> {
-        self.many.found.iter().map(|found| Item { found, _set: PhantomData })
+        self.reader.found.iter().map(|found| Item { found, _set: PhantomData })
     }
 
     /// Lets the messages go without taking any: this reader gets them again.
@@ -280,15 +297,15 @@ impl<S: MessageSet + ?Sized> Drop for Batch<'_, S> {
     fn drop(&mut self) {
         if matches!(self.fate, Fate::Kept) {
             // They are found damaged again.
-            self.reader.damaged -= self.many.span - self.many.found.len() as u64;
+            self.reader.damaged -= self.span - self.reader.found.len() as u64;
         }
-        self.reader.end(self.fate, self.many.span);
+        self.reader.end(self.fate, self.span);
     }
 }
 
 impl<S: MessageSet + ?Sized> std::fmt::Debug for Batch<'_, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let first = self.many.found.first().map(|found| found.held.seq);
+        let first = self.reader.found.first().map(|found| found.held.seq);
         write!(f, "Batch({} messages from {first:?})", self.len())
     }
 }

@@ -53,16 +53,23 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     ///
     /// # Errors
     /// [`PostError::Memory`] when there is none for it.
+    #[inline]
     pub fn post<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Receipt, PostError> {
-        self.send_by(self.body(value)?, K::INDEX, None)
+        self.post_by(value, None)
     }
 
     /// As [`post`](Self::post), but does not wait.
     ///
     /// # Errors
     /// [`PostError::Full`] when there is no room, [`PostError::Memory`] when there is no memory.
+    #[inline]
     pub fn try_post<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Receipt, PostError> {
-        self.send(self.body(value)?, K::INDEX).map_err(Unsent::error)
+        let payload = value.as_payload();
+        if self.has_cell_for::<K>(payload) {
+            return self.send_short(payload, K::INDEX);
+        }
+        let block = self.copied(payload, <K as Kind>::ALIGN_BYTES)?;
+        self.send(&mut Some(block), K::INDEX)
     }
 
     /// As [`post`](Self::post), but waits no longer than that.
@@ -74,7 +81,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         value: &K,
         timeout: Duration,
     ) -> Result<Receipt, PostError> {
-        self.send_by(self.body(value)?, K::INDEX, Some(Instant::now() + timeout))
+        self.post_by(value, Some(Instant::now() + timeout))
     }
 
     /// Lends memory for a message of that type, to be filled in and committed: nothing is copied. It holds
@@ -90,6 +97,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     ///
     /// # Errors
     /// [`PostError::Memory`], [`PostError::TooLong`].
+    #[inline]
     pub fn loan_bytes(&self, len_bytes: usize) -> Result<Loan<'_, S>, PostError>
     where
         [u8]: KindOf<S>,
@@ -97,24 +105,40 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         self.lend(len_bytes, 1, <[u8] as KindOf<S>>::INDEX)
     }
 
-    /// What is to be posted: the value itself if a cell has room for it, else a block with a copy.
     #[inline]
-    pub(crate) fn body<'m, 'v, K: KindOf<S> + ?Sized>(
-        &'m self,
-        value: &'v K,
-    ) -> Result<Body<'m, 'v>, PostError> {
+    fn post_by<K: KindOf<S> + ?Sized>(
+        &self,
+        value: &K,
+        deadline: Option<Instant>,
+    ) -> Result<Receipt, PostError> {
         let payload = value.as_payload();
-        if self.has_cell_for(payload.len(), <K as Kind>::ALIGN_BYTES) {
-            return Ok(Body::Short(payload));
+        if self.has_cell_for::<K>(payload) {
+            return self.patiently(deadline, || self.send_short(payload, K::INDEX));
         }
-        let mut block = self.allocate(payload.len(), <K as Kind>::ALIGN_BYTES)?;
-        block.copy_from_slice(payload);
-        Ok(Body::Long(block))
+        let mut block = Some(self.copied(payload, <K as Kind>::ALIGN_BYTES)?);
+        self.patiently(deadline, || self.send(&mut block, K::INDEX))
+    }
+
+    /// Tells whether cells have room for this payload.
+    #[inline]
+    pub(crate) fn has_cell_for<K: Kind + ?Sized>(&self, payload: &[u8]) -> bool {
+        self.has_cells_of(payload.len(), K::ALIGN_BYTES)
     }
 
     #[inline]
-    fn has_cell_for(&self, bytes: usize, align_bytes: usize) -> bool {
+    fn has_cells_of(&self, bytes: usize, align_bytes: usize) -> bool {
         bytes <= self.shared.topic.shape().cell_bytes as usize && align_bytes <= CELL_ALIGN_BYTES
+    }
+
+    /// A block with a copy of a payload.
+    pub(crate) fn copied(
+        &self,
+        payload: &[u8],
+        align_bytes: usize,
+    ) -> Result<Block<'_>, PostError> {
+        let mut block = self.allocate(payload.len(), align_bytes)?;
+        block.copy_from_slice(payload);
+        Ok(block)
     }
 
     fn loan_copy<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Loan<'_, S>, PostError> {
@@ -126,7 +150,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
 
     #[inline]
     fn lend(&self, bytes: usize, align_bytes: usize, kind: u32) -> Result<Loan<'_, S>, PostError> {
-        let draft = Draft::new(bytes).filter(|_| self.has_cell_for(bytes, align_bytes));
+        let draft = Draft::new(bytes).filter(|_| self.has_cells_of(bytes, align_bytes));
         let memory = match draft {
             Some(draft) => Memory::Draft(draft),
             None => Memory::Block(self.allocate(bytes, align_bytes)?),
@@ -159,20 +183,29 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         Ok(block?)
     }
 
-    /// Puts a message into the topic.
+    /// Puts a message that cells have room for into the topic.
     #[inline]
-    fn send<'m, 'v>(&'m self, body: Body<'m, 'v>, kind: u32) -> Result<Receipt, Unsent<'m, 'v>> {
+    fn send_short(&self, payload: &[u8], kind: u32) -> Result<Receipt, PostError> {
+        let mut poster = self.poster.borrow_mut();
+        let number = poster.number() as u32;
+        let mut claim = poster.claim_one().map_err(|_| PostError::Full)?;
+        self.fetch_cell_ahead(claim.seq());
+        self.empty(&mut claim, |old| self.keep(old))?;
+        let seq = put_short(claim, payload, kind, number);
+        self.shared.rouse();
+        Ok(Receipt { seq })
+    }
+
+    /// Puts a filled block into the topic, if there is room; else it stays.
+    fn send<'m>(&'m self, block: &mut Option<Block<'m>>, kind: u32) -> Result<Receipt, PostError> {
         let mut poster = self.poster.borrow_mut();
         self.collect_orphans(&poster);
         let number = poster.number() as u32;
-        let Some(claim) = poster.claim(1).ok().and_then(|mut claims| claims.next()) else {
-            return Err(Unsent::Full(body));
-        };
-        let (seq, old) = self.put(claim, body, kind, number)?;
-        if let Some(old) = old {
-            self.keep(old);
-        }
-        self.fetch_ahead(seq);
+        let mut claim = poster.claim_one().map_err(|_| PostError::Full)?;
+        self.fetch_block_ahead(claim.seq());
+        self.empty(&mut claim, |old| self.keep(old))?;
+        let block = block.take().expect("a block to be sent");
+        let seq = put_block(claim, block, kind, number)?;
         self.shared.rouse();
         Ok(Receipt { seq })
     }
@@ -186,51 +219,40 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         self.spare.set(Some(block));
     }
 
-    /// Fetches what a message a few turns ahead will overwrite: its lines are with the readers.
-    fn fetch_ahead(&self, seq: Seq) {
-        let (place, slot) = self.shared.topic.ahead(Seq(seq.0 + AHEAD));
-        prefetch_for_write(slot);
-        if let Some(cell) = self.shared.topic.cell(Seq(seq.0 + AHEAD)).first() {
-            prefetch_for_write(cell);
-        }
-        if let Some(place) = place.filter(|place| !place.is_in_cell()) {
+    /// Fetches what a short message a few turns ahead will overwrite: its lines are with the readers.
+    #[inline]
+    pub(crate) fn fetch_cell_ahead(&self, seq: Seq) {
+        let (topic, ahead) = (&self.shared.topic, Seq(seq.0 + AHEAD));
+        prefetch_for_write(topic.slot_words(ahead));
+        prefetch_for_write(topic.cell(ahead).as_ptr());
+    }
+
+    /// The same for a message in a block.
+    pub(crate) fn fetch_block_ahead(&self, seq: Seq) {
+        let (topic, ahead) = (&self.shared.topic, Seq(seq.0 + AHEAD));
+        prefetch_for_write(topic.slot_words(ahead));
+        if let Some(place) = topic.last_place(ahead).filter(|place| !place.is_in_cell()) {
             self.shared.matrix.prefetch(Offset::from_raw(place.offset));
         }
     }
 
-    /// Publishes a body as the claimed message; returns the block of the one that it replaces.
+    /// Takes back what a claimed slot named; `old` gets the block.
+    ///
+    /// An error: readers hold too much. Dropped, the claim is aborted then, and its number will be missed.
     #[inline]
-    pub(crate) fn put<'m, 'v>(
+    pub(crate) fn empty<'m>(
         &'m self,
-        mut claim: Claim<'_, 'static>,
-        body: Body<'m, 'v>,
-        kind: u32,
-        number: u32,
-    ) -> Result<(Seq, Option<Block<'m>>), Unsent<'m, 'v>> {
-        // An error: readers hold too much. Dropped, the claim is aborted, and its number will be missed.
-        let Ok(old) = claim.old() else { return Err(Unsent::Full(body)) };
-        let old = old.and_then(|place| {
-            let old = self.take_back(place);
+        claim: &mut Claim<'_, 'static>,
+        old: impl FnOnce(Block<'m>),
+    ) -> Result<(), PostError> {
+        if let Some(place) = claim.old().map_err(|_| PostError::Full)? {
+            let taken = self.take_back(place);
             claim.forget();
-            old
-        });
-        let place = body.place();
-        claim.tell(&Entry { place, kind, poster: number, tag: 0 });
-        match body {
-            Body::Short(payload) => {
-                // SAFETY: the slot is claimed, and published below.
-                let fits = unsafe { cell::write(claim.cell(), payload) };
-                debug_assert!(fits, "compared when the body was made");
-            }
-            Body::Long(block) => {
-                if let Err(error) = block.into_common() {
-                    // Somebody scribbled on the block, or this is a child of fork: it is not ours to give.
-                    claim.forget();
-                    return Err(Unsent::Lost(error));
-                }
+            if let Some(block) = taken {
+                old(block);
             }
         }
-        Ok((claim.publish(), old))
+        Ok(())
     }
 
     /// Takes the block of a message back that nobody may look at any more.
@@ -242,6 +264,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     }
 
     /// Frees messages that slow readers of a lossy topic held.
+    #[inline]
     pub(crate) fn collect_orphans(&self, poster: &am_topic::Poster<'static>) {
         while let Some(orphaned) = poster.orphan() {
             let block = self.take_back(orphaned.place());
@@ -252,24 +275,65 @@ impl<S: MessageSet + ?Sized> Poster<S> {
 
     /// Sends when there is room, or when that is over.
     #[inline]
-    fn send_by<'m>(
-        &'m self,
-        mut body: Body<'m, '_>,
-        kind: u32,
+    fn patiently(
+        &self,
         deadline: Option<Instant>,
+        mut send: impl FnMut() -> Result<Receipt, PostError>,
     ) -> Result<Receipt, PostError> {
-        let mut patience = Patience::until(deadline);
-        loop {
-            body = match self.send(body, kind) {
-                Ok(receipt) => return Ok(receipt),
-                Err(Unsent::Lost(error)) => return Err(error.into()),
-                Err(Unsent::Full(body)) => body,
-            };
-            if !patience.wait(&self.shared.matrix) {
-                return Err(PostError::Full);
-            }
+        match send() {
+            Err(PostError::Full) => self.wait_and(deadline, send),
+            result => result,
         }
     }
+
+    #[cold]
+    fn wait_and(
+        &self,
+        deadline: Option<Instant>,
+        mut send: impl FnMut() -> Result<Receipt, PostError>,
+    ) -> Result<Receipt, PostError> {
+        let mut patience = Patience::until(deadline);
+        while patience.wait(&self.shared.matrix) {
+            match send() {
+                Err(PostError::Full) => {}
+                result => return result,
+            }
+        }
+        Err(PostError::Full)
+    }
+}
+
+/// Publishes a payload that the claimed slot's cell has room for.
+#[inline]
+pub(crate) fn put_short(
+    mut claim: Claim<'_, 'static>,
+    payload: &[u8],
+    kind: u32,
+    number: u32,
+) -> Seq {
+    let place = Place::in_cell(payload.len() as u32);
+    claim.tell(&Entry { place, kind, poster: number, tag: 0 });
+    // SAFETY: the slot is claimed, and published below.
+    let fits = unsafe { cell::write(claim.cell(), payload) };
+    debug_assert!(fits, "compared before");
+    claim.publish()
+}
+
+/// Publishes a filled block as the claimed message.
+pub(crate) fn put_block(
+    mut claim: Claim<'_, 'static>,
+    block: Block<'_>,
+    kind: u32,
+    number: u32,
+) -> Result<Seq, PostError> {
+    let place = Place { offset: block.offset().to_raw(), len: block.len() as u32 };
+    claim.tell(&Entry { place, kind, poster: number, tag: 0 });
+    if let Err(error) = block.into_common() {
+        // Somebody scribbled on the block, or this is a child of fork: it is not ours to give.
+        claim.forget();
+        return Err(error.into());
+    }
+    Ok(claim.publish())
 }
 
 /// How long a poster waits for room.
@@ -310,43 +374,6 @@ impl Patience {
     }
 }
 
-/// A message that is to be posted.
-pub(crate) enum Body<'m, 'v> {
-    /// To be copied into its slot's cell, which has room for it.
-    Short(&'v [u8]),
-    /// Filled already.
-    Long(Block<'m>),
-}
-
-impl Body<'_, '_> {
-    #[inline]
-    fn place(&self) -> Place {
-        match self {
-            Self::Short(payload) => Place::in_cell(payload.len() as u32),
-            Self::Long(block) => {
-                Place { offset: block.offset().to_raw(), len: block.len() as u32 }
-            }
-        }
-    }
-}
-
-/// A message that was not posted.
-pub(crate) enum Unsent<'m, 'v> {
-    /// For want of room.
-    Full(Body<'m, 'v>),
-    /// Its block is lost.
-    Lost(Error),
-}
-
-impl Unsent<'_, '_> {
-    fn error(self) -> PostError {
-        match self {
-            Self::Full(_) => PostError::Full,
-            Self::Lost(error) => error.into(),
-        }
-    }
-}
-
 /// Memory for a message, to be filled in; it derefs to the payload's bytes. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Loan<'p, S: MessageSet + ?Sized> {
@@ -369,6 +396,7 @@ impl<'p, S: MessageSet + ?Sized> Loan<'p, S> {
     ///
     /// # Errors
     /// [`PostError::Memory`] when somebody scribbled on the block; it is lost then.
+    #[inline]
     pub fn commit(self) -> Result<Receipt, PostError> {
         self.commit_by(None)
     }
@@ -377,27 +405,36 @@ impl<'p, S: MessageSet + ?Sized> Loan<'p, S> {
     ///
     /// # Errors
     /// [`PostError::Full`] with the loan; [`PostError::Memory`] without.
+    #[inline]
     pub fn try_commit(self) -> Result<Receipt, (Option<Self>, PostError)> {
         let Self { poster, memory, kind } = self;
         let back = |memory| Some(Self { poster, memory, kind });
         match memory {
             Memory::Draft(draft) => {
-                let sent = poster.send(Body::Short(draft.bytes()), kind).map_err(Unsent::error);
+                let sent = poster.send_short(draft.bytes(), kind);
                 sent.map_err(|error| (back(Memory::Draft(draft)), error))
             }
-            Memory::Block(block) => poster.send(Body::Long(block), kind).map_err(|unsent| match unsent {
-                Unsent::Full(Body::Long(block)) => (back(Memory::Block(block)), PostError::Full),
-                unsent => (None, unsent.error()),
-            }),
+            Memory::Block(block) => {
+                let mut block = Some(block);
+                poster
+                    .send(&mut block, kind)
+                    .map_err(|error| (block.and_then(|block| back(Memory::Block(block))), error))
+            }
         }
     }
 
+    #[inline]
     fn commit_by(self, deadline: Option<Instant>) -> Result<Receipt, PostError> {
-        let body = match self.memory {
-            Memory::Draft(ref draft) => Body::Short(draft.bytes()),
-            Memory::Block(block) => Body::Long(block),
-        };
-        self.poster.send_by(body, self.kind, deadline)
+        let Self { poster, memory, kind } = self;
+        match memory {
+            Memory::Draft(draft) => {
+                poster.patiently(deadline, || poster.send_short(draft.bytes(), kind))
+            }
+            Memory::Block(block) => {
+                let mut block = Some(block);
+                poster.patiently(deadline, || poster.send(&mut block, kind))
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{BadMessage, KindOf, MessageSet};
 use am_layout::Offset;
 use am_matrix::prefetch_for_read;
 use am_shm::{WaitStrategy, Waiter};
-use am_topic::{Held, Next, ReaderId, Seq};
+use am_topic::{Held, Next, Place, ReaderId, Seq};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub struct Reader<S: MessageSet + ?Sized> {
     /// It follows other readers, who wake it.
     follows: bool,
     pub(crate) damaged: u64,
+    /// The messages of the batch at hand.
+    pub(crate) found: Vec<Found>,
     /// Messages before this number are there to be read: a hint.
     there: u64,
     /// The number from which on it is worth looking again how many more are there.
@@ -88,6 +90,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
             naps,
             follows,
             damaged: 0,
+            found: Vec::new(),
             there: 0,
             probe: 0,
             _set: PhantomData,
@@ -97,6 +100,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     /// Takes the next message; waits for it.
     ///
     /// The message is looked at where it lies, and stays as it is until what is returned is dropped.
+    #[inline]
     pub fn read(&mut self) -> Received<'_, S> {
         loop {
             if let Some(found) = self.look_until(None) {
@@ -106,6 +110,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     }
 
     /// Takes the next message, if it is there.
+    #[inline]
     pub fn try_read(&mut self) -> Option<Received<'_, S>> {
         let found = self.look()?;
         Some(self.receive(found))
@@ -185,6 +190,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     }
 
     /// The next message, held and checked.
+    #[inline(always)]
     pub(crate) fn look(&mut self) -> Option<Found> {
         loop {
             let Next::Message(held) = self.source.next() else { return None };
@@ -197,6 +203,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     }
 
     /// Fetches messages that wait behind the one at hand, from the caches of who posted them.
+    #[inline]
     fn fetch_ahead(&mut self, seq: u64) {
         let topic = &self.shared.topic;
         if seq >= self.probe {
@@ -210,9 +217,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
             && let Some(place) = topic.glimpse(Seq(seq + AHEAD))
         {
             if place.is_in_cell() {
-                if let Some(cell) = topic.cell(Seq(seq + AHEAD)).first() {
-                    prefetch_for_read(cell);
-                }
+                prefetch_for_read(topic.cell(Seq(seq + AHEAD)).as_ptr());
             } else {
                 self.shared.matrix.prefetch_payload(Offset::from_raw(place.offset));
             }
@@ -220,6 +225,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     }
 
     /// Ends the looks at `count` messages, from the held one on.
+    #[inline]
     pub(crate) fn end(&mut self, fate: Fate, count: u64) {
         match fate {
             // A member that fails has not done it.
@@ -235,38 +241,27 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         }
     }
 
-    /// Checks the block of a message that is held; counts one that somebody scribbled on.
+    /// Checks where a message that is held lies; counts one that somebody scribbled on.
+    #[inline(always)]
     pub(crate) fn check(&mut self, held: Held) -> Option<Found> {
         let place = held.entry.place;
-        if place.is_in_cell() {
-            return self.check_cell(held);
-        }
+        let payload = if place.is_in_cell() {
+            let cell = self.shared.topic.cell(held.seq);
+            cell::bytes(cell, place.len as usize).and_then(|bytes| NonNull::new(bytes.cast_mut()))
+        } else {
+            self.block_of(place)
+        };
+        self.damaged += u64::from(payload.is_none());
+        Some(Found { held, payload: payload? })
+    }
+
+    fn block_of(&self, place: Place) -> Option<NonNull<[u8]>> {
         // SAFETY: a published message is nobody's block, and stays as it is while it is held (M1).
         let bytes = unsafe { self.shared.matrix.common_bytes(Offset::from_raw(place.offset)) };
-        match bytes {
-            Ok(bytes) if bytes.len() == place.len as usize => {
-                Some(Found { held, payload: NonNull::from(bytes) })
-            }
-            _ => {
-                self.damaged += 1;
-                None
-            }
-        }
+        bytes.ok().filter(|bytes| bytes.len() == place.len as usize).map(NonNull::from)
     }
 
-    /// The same for a message that lies in its slot's cell.
     #[inline]
-    fn check_cell(&mut self, held: Held) -> Option<Found> {
-        let bytes = cell::bytes(self.shared.topic.cell(held.seq), held.entry.place.len as usize);
-        match bytes.and_then(|bytes| NonNull::new(bytes.cast_mut())) {
-            Some(payload) => Some(Found { held, payload }),
-            None => {
-                self.damaged += 1;
-                None
-            }
-        }
-    }
-
     fn receive(&mut self, found: Found) -> Received<'_, S> {
         Received { reader: self, found, fate: Fate::Done }
     }
@@ -277,6 +272,9 @@ pub(crate) struct Found {
     pub held: Held,
     payload: NonNull<[u8]>,
 }
+
+// SAFETY: a pointer to bytes that nobody writes while they are held; it is used through the guards only.
+unsafe impl Send for Found {}
 
 impl Found {
     /// The payload's bytes.
@@ -310,12 +308,14 @@ impl<S: MessageSet + ?Sized> Received<'_, S> {
     ///
     /// # Errors
     /// [`BadMessage`] when it is none of its kind: whoever posted it made it by other means.
+    #[inline]
     pub fn view(&self) -> Result<S::View<'_>, BadMessage> {
         S::view(self.found.held.entry.kind, self.bytes())
     }
 
     /// Returns the payload's bytes.
     #[must_use]
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the reader's matrix keeps the arena, and the message is held as long as this guard lives.
         unsafe { self.found.bytes() }
@@ -365,6 +365,7 @@ impl<S: MessageSet + ?Sized> Received<'_, S> {
 }
 
 impl<S: MessageSet + ?Sized> Drop for Received<'_, S> {
+    #[inline]
     fn drop(&mut self) {
         self.reader.end(self.fate, 1);
     }

@@ -11,6 +11,7 @@ pub(crate) enum Source {
 
 impl Source {
     /// The next message, held.
+    #[inline(always)]
     pub fn next(&mut self) -> Next {
         match self {
             Self::Alone(reader) => reader.next(),
@@ -19,6 +20,7 @@ impl Source {
     }
 
     /// Lets `count` messages go, from the held one on; a member holds one.
+    #[inline(always)]
     pub fn done(&mut self, count: u64) {
         match self {
             Self::Alone(reader) => reader.advance(count),
@@ -51,6 +53,7 @@ impl Source {
         }
     }
 
+    #[inline(always)]
     pub fn peek(&self, ahead: u64) -> Option<Held> {
         match self {
             Self::Alone(reader) => reader.peek(ahead),
@@ -94,6 +97,7 @@ impl Source {
         }
     }
 
+    #[inline(always)]
     pub fn is_member(&self) -> bool {
         matches!(self, Self::Member(_))
     }

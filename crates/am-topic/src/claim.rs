@@ -21,7 +21,7 @@ use core::ops::Range;
 /// Numbers that a poster claimed together; those never taken out are aborted.
 #[derive(Debug)]
 pub struct Claims<'p, 'a> {
-    topic: Topic<'a>,
+    topic: &'p Topic<'a>,
     code: u64,
     left: Range<u64>,
     /// A reader may look at what these overwrite.
@@ -33,7 +33,7 @@ pub struct Claims<'p, 'a> {
 /// One claimed number, of which nobody but its claimer writes the slot. Dropping it aborts it.
 #[derive(Debug)]
 pub struct Claim<'p, 'a> {
-    topic: Topic<'a>,
+    topic: &'p Topic<'a>,
     code: u64,
     number: u64,
     slot: Slot<'a>,
@@ -41,23 +41,36 @@ pub struct Claim<'p, 'a> {
     _poster: PhantomData<&'p mut ()>,
 }
 
-impl<'a> Claims<'_, 'a> {
+impl<'p, 'a> Claims<'p, 'a> {
     #[inline]
-    pub(crate) fn new(topic: Topic<'a>, code: u64, numbers: Range<u64>, overruns: bool) -> Self {
+    pub(crate) fn new(
+        topic: &'p Topic<'a>,
+        code: u64,
+        numbers: Range<u64>,
+        overruns: bool,
+    ) -> Self {
         // A single one need not be marked: if it is not published by then, whoever claims next marks it, before
         // the tail moves on (M2). Of several, published in any order, it could not be told which are whose.
         let marks = overruns || numbers.end - numbers.start > 1;
         for number in numbers.clone().filter(|_| marks) {
-            let state_word = topic.slot(number).state;
-            if overruns && !mutation::is(Mutation::MarkWithoutBarrier) {
-                // Full barrier (M5): then look who holds what is overwritten.
-                state_word.swap_full(state(number, code));
-            } else {
-                // Release (M2): whoever sees it marked knows whose it is.
-                state_word.store_beside_cas(state(number, code));
-            }
+            topic.mark_own(number, code, overruns);
         }
         Self { topic, code, left: numbers, overruns, _poster: PhantomData }
+    }
+}
+
+impl Topic<'_> {
+    /// Marks a slot as its claimer's.
+    #[inline]
+    fn mark_own(&self, number: u64, code: u64, overruns: bool) {
+        let state_word = self.slot(number).state();
+        if overruns && !mutation::is(Mutation::MarkWithoutBarrier) {
+            // Full barrier (M5): then look who holds what is overwritten.
+            state_word.swap_full(state(number, code));
+        } else {
+            // Release (M2): whoever sees it marked knows whose it is.
+            state_word.store_beside_cas(state(number, code));
+        }
     }
 }
 
@@ -84,7 +97,17 @@ impl Drop for Claims<'_, '_> {
     }
 }
 
-impl<'a> Claim<'_, 'a> {
+impl<'p, 'a> Claim<'p, 'a> {
+    /// The only number of a claim.
+    #[inline]
+    pub(crate) fn new(topic: &'p Topic<'a>, code: u64, number: u64, overruns: bool) -> Self {
+        // It need not be marked, as said in `Claims::new`.
+        if overruns {
+            topic.mark_own(number, code, overruns);
+        }
+        let slot = topic.slot(number);
+        Self { topic, code, number, slot, overruns, _poster: PhantomData }
+    }
     /// Returns the message's number.
     #[must_use]
     #[inline]
@@ -110,7 +133,7 @@ impl<'a> Claim<'_, 'a> {
     /// [`Full`] when that list is full: the number can only be aborted then.
     #[inline]
     pub fn old(&mut self) -> Result<Option<Place>, Full> {
-        let old = Place::from_raw(self.slot.place.load());
+        let old = Place::from_raw(self.slot.place().load());
         let Some(place) = old.filter(|place| !place.is_in_cell()) else { return Ok(None) };
         if !self.overruns || !self.topic.is_held(place.raw()) {
             return Ok(Some(place));
@@ -141,7 +164,7 @@ impl<'a> Claim<'_, 'a> {
     #[inline]
     pub fn forget(&mut self) {
         // Release (M4): after the caller made the old block its own.
-        self.slot.place.store(0);
+        self.slot.place().store(0);
     }
 
     /// The slot names the new message, whose block is the caller's own still.
@@ -156,11 +179,11 @@ impl<'a> Claim<'_, 'a> {
         let seq = self.seq();
         let published = state(self.number, PUBLISHED);
         if mutation::is(Mutation::PostWithoutRelease) {
-            self.slot.state.store_relaxed(published);
+            self.slot.state().store_relaxed(published);
         } else {
             // Release (M1): whoever sees it published sees entry and payload. A helper may mark it at this
             // moment, and then finds it published, or is overwritten.
-            self.slot.state.store_beside_cas(published);
+            self.slot.state().store_beside_cas(published);
         }
         core::mem::forget(self);
         seq
@@ -170,7 +193,7 @@ impl<'a> Claim<'_, 'a> {
 impl Drop for Claim<'_, '_> {
     fn drop(&mut self) {
         // Release: as a publication. What the slot still names, whoever has it next takes back.
-        self.slot.state.store_beside_cas(state(self.number, ABORTED));
+        self.slot.state().store_beside_cas(state(self.number, ABORTED));
     }
 }
 

@@ -62,6 +62,7 @@ impl<'a> Leaders<'a> {
     }
 
     /// Tells whether all let go of this number, without looking twice for what is known.
+    #[inline]
     pub fn let_go(&mut self, number: u64) -> bool {
         if number >= self.limit {
             self.limit = self.look();
@@ -70,6 +71,7 @@ impl<'a> Leaders<'a> {
     }
 
     /// As [`let_go`](Self::let_go), and remembers nothing.
+    #[inline]
     pub fn have_let_go(&self, number: u64) -> bool {
         number < self.limit || number < self.look()
     }
@@ -80,6 +82,7 @@ impl<'a> Leaders<'a> {
     }
 
     /// The lowest cursor of those who are there; who left keeps nobody.
+    #[cold]
     fn look(&self) -> u64 {
         let cursors = self.ids.iter().flatten().filter_map(|&id| self.topic.cursor_of(id));
         cursors.fold(u64::MAX, u64::min)

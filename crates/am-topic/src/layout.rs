@@ -1,7 +1,7 @@
 //! Where everything of a topic lies in its words.
 
 use crate::group::Group;
-use crate::slot::{ABORTED, PUBLISHED, Place, Seq, Slot, state};
+use crate::slot::{ABORTED, PUBLISHED, Place, SLOT, Seq, Slot, state};
 use am_layout::{Wide, Word};
 
 /// Readers that a topic can have at once.
@@ -38,8 +38,6 @@ const MEMBER: usize = if cfg!(loom) { 4 } else { 8 };
 const GROUP: usize = LINE + MEMBERS * MEMBER + RETURNS;
 /// Wide words before the slots.
 pub const WIDES_FIXED: usize = GROUPS_AT + (GROUPS * GROUP).next_multiple_of(LINE);
-/// Wide words of a slot.
-const SLOT: usize = 4;
 const BELL_AT: usize = 0;
 const SLEEPERS_AT: usize = if cfg!(loom) { 1 } else { 32 };
 
@@ -100,15 +98,9 @@ impl Shape {
     /// Returns how many wide words the topic needs, cells included.
     #[must_use]
     pub const fn wides(&self) -> usize {
-        self.cells_at() + self.cell_wides() * self.slots() as usize
+        WIDES_FIXED + (SLOT + self.cell_wides()) * self.slots() as usize
     }
 
-    /// Wide words before the cells.
-    const fn cells_at(&self) -> usize {
-        WIDES_FIXED + SLOT * self.slots() as usize
-    }
-
-    #[inline]
     const fn cell_wides(&self) -> usize {
         self.cell_bytes as usize / size_of::<u64>()
     }
@@ -158,8 +150,12 @@ pub enum BadTopic {
 #[derive(Clone, Copy, Debug)]
 pub struct Topic<'a> {
     words: &'a [Word],
+    /// Those before the slots.
     wides: &'a [Wide],
+    /// As many as a power of two.
+    slots: &'a [[Wide; SLOT]],
     cells: &'a [Wide],
+    cell_wides: usize,
     shape: Shape,
 }
 
@@ -175,7 +171,7 @@ impl<'a> Topic<'a> {
         let topic = Self::over(words, wides, shape)?;
         for number in 0..shape.slots() {
             // As if the first turn had been aborted: nothing to take back.
-            topic.slot(number).state.store_relaxed(state(number, ABORTED));
+            topic.slot(number).state().store_relaxed(state(number, ABORTED));
         }
         topic.tail().store_relaxed(Tail { next: shape.slots(), last: ABORTED }.raw());
         wides[SET_AT].store_relaxed(shape.set);
@@ -208,8 +204,10 @@ impl<'a> Topic<'a> {
         if words.len() < Self::WORDS || wides.len() < shape.wides() {
             return Err(BadTopic::TooShort);
         }
-        let (wides, cells) = wides[..shape.wides()].split_at(shape.cells_at());
-        Ok(Self { words, wides, cells, shape })
+        let (wides, rest) = wides[..shape.wides()].split_at(WIDES_FIXED);
+        let (slots, cells) = rest.split_at(SLOT * shape.slots() as usize);
+        let (slots, _) = slots.as_chunks();
+        Ok(Self { words, wides, slots, cells, cell_wides: shape.cell_wides(), shape })
     }
 
     /// Returns what the topic is made with.
@@ -274,17 +272,22 @@ impl<'a> Topic<'a> {
     pub fn glimpse(&self, seq: Seq) -> Option<Place> {
         let number = seq.slot_number(&self.shape);
         let slot = self.slot(number);
-        let is_there = slot.state.load() == state(number, PUBLISHED);
-        is_there.then(|| Place::from_raw(slot.place.load_relaxed())).flatten()
+        let is_there = slot.state().load() == state(number, PUBLISHED);
+        is_there.then(|| Place::from_raw(slot.place().load_relaxed())).flatten()
     }
 
-    /// Returns what the slot of a message names by now, and where that stands: for who will overwrite it soon,
-    /// and wants its lines before. A hint.
+    /// Returns where a message's slot stands: for who will overwrite it soon, and wants its line before.
     #[must_use]
     #[inline]
-    pub fn ahead(&self, seq: Seq) -> (Option<Place>, &'a Wide) {
-        let slot = self.slot(seq.slot_number(&self.shape));
-        (Place::from_raw(slot.place.load_relaxed()), slot.place)
+    pub fn slot_words(&self, seq: Seq) -> *const Wide {
+        self.slot(seq.slot_number(&self.shape)).0.as_ptr()
+    }
+
+    /// Returns where the message lies, or lay, whose slot this one will have. A hint.
+    #[must_use]
+    #[inline]
+    pub fn last_place(&self, seq: Seq) -> Option<Place> {
+        Place::from_raw(self.slot(seq.slot_number(&self.shape)).place().load_relaxed())
     }
 
     /// Returns the cell of a message's slot, for its bytes; empty in a topic without cells.
@@ -299,9 +302,7 @@ impl<'a> Topic<'a> {
 
     #[inline]
     pub(crate) fn cell_of(&self, number: u64) -> &'a [Wide] {
-        let index = (number & (self.shape.slots() - 1)) as usize;
-        let wides = self.shape.cell_wides();
-        &self.cells[wides * index..][..wides]
+        &self.cells[self.cell_wides * self.index_of(number)..][..self.cell_wides]
     }
 
     /// Returns the number that the next message will have.
@@ -328,8 +329,12 @@ impl<'a> Topic<'a> {
 
     #[inline]
     pub(crate) fn slot(&self, number: u64) -> Slot<'a> {
-        let index = (number & (self.shape.slots() - 1)) as usize;
-        Slot::over(&self.wides[WIDES_FIXED + SLOT * index..][..SLOT])
+        Slot(&self.slots[self.index_of(number)])
+    }
+
+    #[inline]
+    fn index_of(&self, number: u64) -> usize {
+        number as usize & (self.slots.len() - 1)
     }
 
     #[inline]

@@ -234,7 +234,7 @@ impl<'a> Member<'a> {
     fn hold_place(&self, number: u64, entry: &Entry) -> bool {
         // Full barrier (M5): whoever overwrites the message sees this, or we see that it is overwritten.
         self.group.seat(self.code).hold().swap_full(entry.place.raw());
-        let stays = self.topic.slot(number).state.load() == state(number, PUBLISHED);
+        let stays = self.topic.slot(number).state().load() == state(number, PUBLISHED);
         if !stays {
             self.let_go();
         }

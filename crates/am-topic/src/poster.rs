@@ -1,6 +1,6 @@
 //! A poster: claims numbers, and knows how far it may go.
 
-use crate::claim::{Claims, Orphaned};
+use crate::claim::{Claim, Claims, Orphaned};
 use crate::layout::{Flow, LEFT, POSTERS, Tail, Topic};
 use crate::slot::{FIRST_POSTER, Place, parts, state};
 use am_layout::mutation::{self, Mutation};
@@ -51,8 +51,20 @@ impl<'a> Topic<'a> {
         }
         // All mark from the left, claimer and helpers, so that those unmarked are the last ones: a helper that
         // stops half-way must not leave one behind that is marked.
+        if !self.is_marked(tail.next.wrapping_sub(1)) {
+            self.record_all(tail);
+        }
+    }
+
+    #[inline]
+    fn is_marked(&self, number: u64) -> bool {
+        parts(self.slot(number).state().load()).0 >= number
+    }
+
+    #[cold]
+    fn record_all(&self, tail: Tail) {
         let oldest = tail.next.saturating_sub(self.shape().batch_max());
-        let marked = |&number: &u64| parts(self.slot(number).state.load()).0 >= number;
+        let marked = |&number: &u64| self.is_marked(number);
         let unmarked = (oldest..tail.next).rev().find(marked).map_or(oldest, |number| number + 1);
         if mutation::is(Mutation::RecordFromTheRight) {
             (unmarked..tail.next).rev().for_each(|number| self.mark(number, tail.last));
@@ -62,12 +74,13 @@ impl<'a> Topic<'a> {
     }
 
     /// Marks a claimed slot for its claimer, if nobody did.
+    #[cold]
     fn mark(&self, number: u64, code: u64) {
         let slot = self.slot(number);
-        let seen = slot.state.load();
+        let seen = slot.state().load();
         if parts(seen).0 < number {
             // Lost: the claimer, or another helper, was here.
-            let _ = slot.state.cas(seen, state(number, code));
+            let _ = slot.state().cas(seen, state(number, code));
         }
     }
 
@@ -80,7 +93,7 @@ impl<'a> Topic<'a> {
         }
         let slots = self.shape().slots();
         numbers.into_iter().all(|number| {
-            let (seen, code) = parts(self.slot(number).state.load());
+            let (seen, code) = parts(self.slot(number).state().load());
             seen + slots == number && code < FIRST_POSTER
         })
     }
@@ -118,7 +131,17 @@ impl<'a> Poster<'a> {
     #[inline]
     pub fn claim(&mut self, count: u64) -> Result<Claims<'_, 'a>, NoRoom> {
         let (numbers, overruns) = self.take_numbers(count)?;
-        Ok(Claims::new(self.topic, self.code(), numbers, overruns))
+        Ok(Claims::new(&self.topic, self.code(), numbers, overruns))
+    }
+
+    /// Claims the next number.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    #[inline]
+    pub fn claim_one(&mut self) -> Result<Claim<'_, 'a>, NoRoom> {
+        let (numbers, overruns) = self.take_numbers(1)?;
+        Ok(Claim::new(&self.topic, self.code(), numbers.start, overruns))
     }
 
     /// As [`claim`](Self::claim), but claims fewer when there is no room for all.
@@ -130,7 +153,7 @@ impl<'a> Poster<'a> {
         loop {
             match self.take_numbers(count) {
                 Ok((numbers, overruns)) => {
-                    return Ok(Claims::new(self.topic, self.code(), numbers, overruns));
+                    return Ok(Claims::new(&self.topic, self.code(), numbers, overruns));
                 }
                 Err(NoRoom) => count = self.fewer(count).ok_or(NoRoom)?,
             }
@@ -192,9 +215,14 @@ impl<'a> Poster<'a> {
         if last < self.gate.saturating_add(slots) && joins == self.joins {
             return true;
         }
+        self.look_for_gate(joins, next);
+        last < self.gate.saturating_add(slots)
+    }
+
+    #[cold]
+    fn look_for_gate(&mut self, joins: u64, next: u64) {
         self.gate = self.topic.lowest_cursor(next);
         self.joins = joins;
-        last < self.gate.saturating_add(slots)
     }
 
     /// Takes one message out of the list of those whose slots went on while a reader held them, if the
@@ -207,6 +235,10 @@ impl<'a> Poster<'a> {
         if self.topic.shape().flow == Flow::Lossless {
             return None;
         }
+        self.look_for_orphan()
+    }
+
+    fn look_for_orphan(&self) -> Option<Orphaned<'_, 'a>> {
         let code = self.code();
         self.topic.orphans().find_map(|orphan| {
             let raw = orphan.place.load();

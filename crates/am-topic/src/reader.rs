@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
         clippy::should_implement_trait,
         reason = "no iterator: it ends nowhere, and holds one at a time"
     )]
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self) -> Next {
         // Every turn goes on by a message or more.
         for _ in 0..=self.topic.shape().slots() {
@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Makes sure that the message under the cursor stays; false when it is gone already.
-    #[inline]
+    #[inline(always)]
     fn hold(&mut self, entry: &Entry) -> bool {
         self.holds = true;
         if self.topic.shape().flow == Flow::Lossless {
@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
         } else {
             self.seat.hold().swap_full(entry.place.raw());
         }
-        if self.topic.slot(self.cursor).state.load() == state(self.cursor, PUBLISHED) {
+        if self.topic.slot(self.cursor).state().load() == state(self.cursor, PUBLISHED) {
             return true;
         }
         self.let_go();
@@ -212,7 +212,7 @@ impl<'a> Reader<'a> {
     /// What is `ahead` of the cursor, without holding it; in a lossless topic it stays as it is until the
     /// reader goes on. `None` when it is not there yet, or gone, or will never be.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn peek(&self, ahead: u64) -> Option<Held> {
         let number = self.cursor.checked_add(ahead)?;
         if !self.leaders.have_let_go(number) {
@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Goes on by `count` messages at once, all of which were [seen](Self::peek); one that is held counts.
-    #[inline]
+    #[inline(always)]
     pub fn advance(&mut self, count: u64) {
         self.holds = false;
         self.cursor += count;
@@ -252,21 +252,21 @@ impl<'a> Reader<'a> {
 
 impl Topic<'_> {
     /// Looks at message `number` without holding it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn peek(&self, number: u64) -> Option<Held> {
         let Look::Message(entry) = self.look_at(number) else { return None };
         // It may have been overwritten while it was read.
         am_layout::order_loads();
-        let same = self.slot(number).state.load() == state(number, PUBLISHED);
+        let same = self.slot(number).state().load() == state(number, PUBLISHED);
         let seq = Seq::from_slot_number(number, self.shape());
         same.then_some(Held { seq, entry })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look_at(&self, number: u64) -> Look {
         let slot = self.slot(number);
         // Acquire (M1): sees entry and payload.
-        let (seen, code) = parts(slot.state.load());
+        let (seen, code) = parts(slot.state().load());
         match (seen.cmp(&number), code) {
             (core::cmp::Ordering::Less, _) => Look::Nothing,
             (core::cmp::Ordering::Greater, _) => Look::Overrun,

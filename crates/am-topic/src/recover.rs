@@ -88,16 +88,16 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
         }
         for index in 0..self.topic.shape().slots() {
             let slot = self.topic.slot(index);
-            let (number, claimer) = parts(slot.state.load());
+            let (number, claimer) = parts(slot.state().load());
             if claimer != code {
                 continue;
             }
-            if let Some(place) = Place::from_raw(slot.place.load())
+            if let Some(place) = Place::from_raw(slot.place().load())
                 && self.end_place(place, dead)
             {
-                slot.place.store(0);
+                slot.place().store(0);
             }
-            slot.state.store(state(number, ABORTED));
+            slot.state().store(state(number, ABORTED));
             found(Found::Claim);
         }
     }
@@ -138,7 +138,7 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
 
     fn is_named(&self, place: Place) -> bool {
         let mut slots = (0..self.topic.shape().slots()).map(|index| self.topic.slot(index));
-        slots.any(|slot| slot.place.load() == place.raw())
+        slots.any(|slot| slot.place().load() == place.raw())
     }
 
     fn is_held(&self, place: Place) -> bool {

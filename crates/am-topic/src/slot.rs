@@ -98,37 +98,39 @@ pub struct Entry {
     pub tag: u64,
 }
 
-/// One slot: four wide words.
+/// Wide words of a slot.
+pub(crate) const SLOT: usize = 4;
+
+/// One slot: its state, the message's place (0 for none), kind and poster, tag.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot<'a> {
-    pub state: &'a Wide,
-    /// The message's place; 0 for none.
-    pub place: &'a Wide,
-    kind: &'a Wide,
-    tag: &'a Wide,
-}
+pub(crate) struct Slot<'a>(pub &'a [Wide; SLOT]);
 
 impl<'a> Slot<'a> {
     #[inline]
-    pub fn over(wides: &'a [Wide]) -> Self {
-        Self { state: &wides[0], place: &wides[1], kind: &wides[2], tag: &wides[3] }
+    pub fn state(&self) -> &'a Wide {
+        &self.0[0]
+    }
+
+    #[inline]
+    pub fn place(&self) -> &'a Wide {
+        &self.0[1]
     }
 
     /// What the slot says; an allegation, until the state is seen unchanged.
     #[inline]
     pub fn entry(&self) -> Option<Entry> {
-        let place = Place::from_raw(self.place.load())?;
-        let kind = self.kind.load_relaxed();
+        let place = Place::from_raw(self.place().load())?;
+        let kind = self.0[2].load_relaxed();
         let (kind, poster) = (kind as u32, (kind >> 32) as u32);
-        Some(Entry { place, kind, poster, tag: self.tag.load_relaxed() })
+        Some(Entry { place, kind, poster, tag: self.0[3].load_relaxed() })
     }
 
     /// Says what the message is; before it is published.
     #[inline]
     pub fn tell(&self, entry: &Entry) {
-        self.kind.store_relaxed(u64::from(entry.kind) | u64::from(entry.poster) << 32);
-        self.tag.store_relaxed(entry.tag);
+        self.0[2].store_relaxed(u64::from(entry.kind) | u64::from(entry.poster) << 32);
+        self.0[3].store_relaxed(entry.tag);
         // Release (M4): a recoverer that finds the place finds the block as it was before.
-        self.place.store(entry.place.raw());
+        self.place().store(entry.place.raw());
     }
 }
