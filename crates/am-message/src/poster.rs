@@ -29,6 +29,8 @@ pub struct Poster<S: MessageSet + ?Sized> {
     pub(crate) poster: RefCell<am_topic::Poster<'static>>,
     /// The block of the message that was overwritten last, for the next message of that length.
     spare: Cell<Option<Block<'static>>>,
+    /// What its messages' slots are tagged with; services say what that means.
+    pub(crate) tag: Cell<u64>,
     pub(crate) shared: Arc<Shared>,
     _set: PhantomData<Box<S>>,
 }
@@ -43,7 +45,13 @@ pub struct Receipt {
 
 impl<S: MessageSet + ?Sized> Poster<S> {
     pub(crate) fn new(shared: Arc<Shared>, poster: am_topic::Poster<'static>) -> Self {
-        Self { poster: RefCell::new(poster), spare: Cell::new(None), shared, _set: PhantomData }
+        Self {
+            poster: RefCell::new(poster),
+            spare: Cell::new(None),
+            tag: Cell::new(0),
+            shared,
+            _set: PhantomData,
+        }
     }
 
     /// Posts a message, a slice of messages, or text: one copy. Waits for room in a lossless topic.
@@ -94,14 +102,20 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         self.lend(len_bytes, 1, <[u8] as KindOf<S>>::INDEX)
     }
 
-    fn loan_copy<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Loan<'_, S>, PostError> {
+    pub(crate) fn loan_copy<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Loan<'_, S>, PostError> {
         let payload = value.as_payload();
         let mut loan = self.lend(payload.len(), <K as Kind>::ALIGN_BYTES, K::INDEX)?;
         loan.block.copy_from_slice(payload);
         Ok(loan)
     }
 
-    fn lend(&self, bytes: usize, align_bytes: usize, kind: u32) -> Result<Loan<'_, S>, PostError> {
+    /// Lends memory for a message of that kind.
+    pub(crate) fn lend(
+        &self,
+        bytes: usize,
+        align_bytes: usize,
+        kind: u32,
+    ) -> Result<Loan<'_, S>, PostError> {
         Ok(Loan { poster: self, block: self.allocate(bytes, align_bytes)?, kind })
     }
 
@@ -181,7 +195,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
             old
         });
         let place = Place { offset: block.offset().to_raw(), len: block.len() as u32 };
-        claim.tell(&Entry { place, kind, poster: number, tag: 0 });
+        claim.tell(&Entry { place, kind, poster: number, tag: self.tag.get() });
         if let Err(error) = block.into_common() {
             // Somebody scribbled on the block, or this is a child of fork: it is not ours to give.
             claim.forget();
@@ -303,7 +317,7 @@ impl<'p, S: MessageSet + ?Sized> Loan<'p, S> {
         })
     }
 
-    fn commit_by(self, deadline: Option<Instant>) -> Result<Receipt, PostError> {
+    pub(crate) fn commit_by(self, deadline: Option<Instant>) -> Result<Receipt, PostError> {
         self.poster.send_by(self.block, self.kind, deadline)
     }
 }
