@@ -102,7 +102,10 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         self.lend(len_bytes, 1, <[u8] as KindOf<S>>::INDEX)
     }
 
-    pub(crate) fn loan_copy<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Loan<'_, S>, PostError> {
+    pub(crate) fn loan_copy<K: KindOf<S> + ?Sized>(
+        &self,
+        value: &K,
+    ) -> Result<Loan<'_, S>, PostError> {
         let payload = value.as_payload();
         let mut loan = self.lend(payload.len(), <K as Kind>::ALIGN_BYTES, K::INDEX)?;
         loan.block.copy_from_slice(payload);
