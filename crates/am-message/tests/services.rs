@@ -429,6 +429,15 @@ fn replies_that_are_full_are_an_error_to_the_server() {
 }
 
 #[test]
+fn handles_go_from_thread_to_thread() {
+    fn sent<T: Send>() {}
+    fn shared<T: Send + Sync>() {}
+    shared::<Service<[u64], str>>();
+    sent::<Client<[u64], str>>();
+    sent::<Server<[u64], str>>();
+}
+
+#[test]
 fn sets_of_kinds_are_asked_and_answered() {
     #[derive(MessageSet, Debug, PartialEq)]
     enum Query<'a> {
