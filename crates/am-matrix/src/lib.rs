@@ -72,4 +72,4 @@ pub use recovery::{Limbo, Participant, Recovery};
 pub use stats::{SectorStats, Stats, Violation};
 pub use thread_cache::ThreadCache;
 #[doc(hidden)]
-pub use topics::{TOPIC_KIND, TOPIC_WORDS_BYTES};
+pub use topics::{SERVICE_KIND, TOPIC_ALIGN_BYTES, TOPIC_KIND, TOPIC_WORDS_BYTES, topic_bytes};

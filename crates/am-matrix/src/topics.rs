@@ -5,29 +5,44 @@ use crate::matrix::Matrix;
 use crate::part::Part;
 use am_layout::names::Names;
 use am_layout::{Offset, SECTORS};
-use am_topic::{BadTopic, Found, Morgue, Place, Recoverer, Topic};
+use am_topic::{BadTopic, Found, Morgue, Place, Recoverer, Shape, Topic};
+use std::iter;
 
 /// What the blocks of topics are called in the directory of names.
 pub const TOPIC_KIND: u32 = u32::from_be_bytes(*b"topi");
+/// What the blocks of services are called there: several topics, one after the other.
+pub const SERVICE_KIND: u32 = u32::from_be_bytes(*b"serv");
+/// Alignment of a topic in its block, and of the block: two cache lines.
+pub const TOPIC_ALIGN_BYTES: usize = 128;
 /// Bytes at the start of a topic's block that are used as 32-bit words; 64-bit words follow.
 pub const TOPIC_WORDS_BYTES: usize = 256;
 const _: () = assert!(4 * Topic::WORDS <= TOPIC_WORDS_BYTES);
 
+/// Bytes that a topic takes in its block.
+#[must_use]
+pub fn topic_bytes(shape: &Shape) -> usize {
+    (TOPIC_WORDS_BYTES + 8 * shape.wides()).next_multiple_of(TOPIC_ALIGN_BYTES)
+}
+
 impl Matrix {
-    /// Looks at a common block as a topic.
+    /// Looks at a common block as topics, one after the other; at least one, and nothing behind the first that is
+    /// none.
     ///
     /// # Errors
-    /// [`Error::NotAPayload`], [`Error::NotCommon`]; within, that it is no topic.
+    /// [`Error::NotAPayload`], [`Error::NotCommon`].
     ///
     /// # Safety
-    /// The block is used as a topic only, from its beginning to its end, and nobody adopts it while the view
-    /// is used.
+    /// The block is used as topics only, from its beginning to its end, and nobody adopts it while the views
+    /// are used.
     #[doc(hidden)]
-    pub unsafe fn open_topic(&self, offset: Offset) -> Result<Result<Topic<'_>, BadTopic>, Error> {
+    pub unsafe fn open_topics(
+        &self,
+        offset: Offset,
+    ) -> Result<impl Iterator<Item = Result<Topic<'_>, BadTopic>>, Error> {
         let (part, granule) = self.locate(offset)?;
         let len_bytes = self.common(offset)?.len_bytes();
         // SAFETY: a common block of that length is there; the rest the caller promises.
-        Ok(unsafe { open_at(part, granule, len_bytes) })
+        Ok(unsafe { open_all_at(part, granule, len_bytes) })
     }
 
     /// Returns how headers and topics name this participant.
@@ -41,21 +56,46 @@ impl Matrix {
     }
 }
 
-/// Looks at the common block at `granule`, whose payload has `len_bytes`, as a topic.
+/// Looks at the common block at `granule`, whose payload has `len_bytes`, as topics, one after the other, until
+/// the block ends or something is none.
 ///
 /// # Safety
-/// As [`Matrix::open_topic`], and the block is there.
-unsafe fn open_at<'a>(
+/// As [`Matrix::open_topics`], and the block is there.
+unsafe fn open_all_at<'a>(
     part: &Part<'a>,
     granule: u32,
     len_bytes: usize,
+) -> impl Iterator<Item = Result<Topic<'a>, BadTopic>> {
+    let mut next_bytes = Some(0);
+    iter::from_fn(move || {
+        let at_bytes = next_bytes.take()?;
+        // SAFETY: promised by the caller.
+        let opened = unsafe { open_at(part, granule, at_bytes, len_bytes) };
+        if let Ok(topic) = &opened {
+            // What the shape says was checked to lie in the block.
+            next_bytes = Some(at_bytes + topic_bytes(topic.shape())).filter(|&at| at < len_bytes);
+        }
+        Some(opened)
+    })
+}
+
+/// Looks at what begins at `at_bytes`, a multiple of [`TOPIC_ALIGN_BYTES`], as a topic.
+///
+/// # Safety
+/// As [`open_all_at`].
+unsafe fn open_at<'a>(
+    part: &Part<'a>,
+    granule: u32,
+    at_bytes: usize,
+    len_bytes: usize,
 ) -> Result<Topic<'a>, BadTopic> {
-    let rest = len_bytes.checked_sub(TOPIC_WORDS_BYTES).ok_or(BadTopic::TooShort)?;
+    let wides_at_bytes = at_bytes + TOPIC_WORDS_BYTES;
+    let rest = len_bytes.checked_sub(wides_at_bytes).ok_or(BadTopic::TooShort)?;
     let headers = &part.sector.headers;
     // SAFETY: the payload is that long, and promised to be used so.
-    let words = unsafe { headers.words_in(granule, 0, TOPIC_WORDS_BYTES / 4) };
+    let words = unsafe { headers.words_in(granule, at_bytes, TOPIC_WORDS_BYTES / 4) };
     // SAFETY: as above.
-    let wides = unsafe { headers.wides_in(granule, TOPIC_WORDS_BYTES, rest / 8) };
+    let wides = unsafe { headers.wides_in(granule, wides_at_bytes, rest / 8) };
     Topic::open(words, wides)
 }
 
@@ -67,16 +107,18 @@ pub(crate) fn recover_topics(
     mut found: impl FnMut(Found),
 ) {
     for named in names.entries().filter_map(|entry| entry.read()) {
-        if named.kind != TOPIC_KIND {
+        if !matches!(named.kind, TOPIC_KIND | SERVICE_KIND) {
             continue;
         }
         let Some((part, granule)) = locate(parts, named.offset) else { continue };
         let Ok(len_bytes) = part.common_len_at(granule) else { continue };
         // SAFETY: whoever removes a topic's name promises that nobody uses the topic any more; what the
         // message layer names so, it uses so.
-        let Ok(topic) = (unsafe { open_at(part, granule, len_bytes) }) else { continue };
-        let morgue = Parts { parts, is_dead: &is_dead };
-        Recoverer::new(topic, morgue).recover(&mut found);
+        let topics = unsafe { open_all_at(part, granule, len_bytes) };
+        for topic in topics.map_while(Result::ok) {
+            let morgue = Parts { parts, is_dead: &is_dead };
+            Recoverer::new(topic, morgue).recover(&mut found);
+        }
     }
 }
 

@@ -128,7 +128,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     ) -> Result<(), PostError> {
         let mut poster = self.poster.borrow_mut();
         self.collect_orphans(&poster);
-        let number = poster.number() as u32;
+        let label = self.label(&poster, K::INDEX);
         let claims = poster.claim_up_to(run.values.len() as u64).map_err(|_| PostError::Full)?;
         let (mut sent, mut result) = (0, Ok(()));
         for (mut claim, value) in claims.zip(&run.values) {
@@ -142,11 +142,11 @@ impl<S: MessageSet + ?Sized> Poster<S> {
             let payload = value.as_payload();
             let put = if self.has_cell_for::<K>(payload) {
                 self.fetch_cell_ahead(claim.seq());
-                Ok(put_short(claim, payload, K::INDEX, number))
+                Ok(put_short(claim, payload, label))
             } else {
                 let block = run.blocks.pop_front().expect("a block for each long value");
                 self.fetch_block_ahead(claim.seq());
-                put_block(claim, block, K::INDEX, number)
+                put_block(claim, block, label)
             };
             match put {
                 Ok(seq) => *posted = Posted { count: posted.count + 1, last: Some(seq) },

@@ -81,6 +81,22 @@ pub enum TopicError {
         #[source]
         cause: NoGroup,
     },
+    /// A service has as many clients as it was made for.
+    #[error("service {name:?} has {maximum} clients already")]
+    TooManyClients {
+        /// The service's name.
+        name: String,
+        /// Clients that it was made for.
+        maximum: usize,
+    },
+    /// A service is made for 1 to 64 clients.
+    #[error("service {name:?} cannot be made for {clients} clients: at least 1, at most 64")]
+    Clients {
+        /// The service's name.
+        name: String,
+        /// The clients asked for.
+        clients: usize,
+    },
     /// All posters' numbers are taken.
     #[error("topic {name:?} has {maximum} posters already")]
     TooManyPosters {
@@ -89,6 +105,38 @@ pub enum TopicError {
         /// Numbers.
         maximum: usize,
     },
+}
+
+/// Why a request was not sent; nothing was, then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The client has as many requests and responses in hand as there is room for.
+    #[error(
+        "the client has {maximum} requests and responses in hand: some have to be answered, or let go, first"
+    )]
+    TooManyOutstanding {
+        /// How many there may be: [`ServiceBuilder::outstanding`](crate::ServiceBuilder::outstanding).
+        maximum: u64,
+    },
+    /// There is no room among the requests, or no memory.
+    #[error("the request was not sent: {0}")]
+    Post(#[from] PostError),
+}
+
+/// Why there is no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResponseError {
+    /// The server let the request go without one.
+    #[error("the server let the request go without a response")]
+    Unanswered,
+    /// Somebody scribbled on it.
+    #[error("the response is damaged: somebody scribbled on it")]
+    Damaged,
+    /// It was taken before.
+    #[error("the response was taken before")]
+    Taken,
 }
 
 /// Why a message was not posted; nothing was, then.

@@ -10,6 +10,8 @@
 //!   [many](Reader::read_many) at a time; [after](ReaderBuilder::after) other readers, if it is a later stage; or as a
 //!   member of a [group](ReaderBuilder::group), which shares its messages.
 //!
+//! * A [`Service`] is requests and responses: a [`Client`] asks, one of its [`Server`]s answers.
+//!
 //! ```
 //! use am_matrix::{Arena, Matrix, plan};
 //! use am_message::Topic;
@@ -45,6 +47,7 @@ mod layout_hash;
 pub mod message;
 mod poster;
 mod reader;
+mod service;
 pub mod set;
 mod source;
 mod topic;
@@ -55,13 +58,17 @@ extern crate self as am_message;
 pub use am_shm::WaitStrategy;
 pub use am_topic::{NoGroup, NoLeader, ReaderId, Seq, Start};
 pub use batch::{Batch, Item, Posted};
-pub use error::{BatchError, PostError, TopicError};
+pub use error::{BatchError, PostError, RequestError, ResponseError, TopicError};
 pub use join::ReaderBuilder;
 pub use kind::{Kind, Shape};
 pub use layout_hash::LayoutHasher;
 pub use message::Message;
 pub use poster::{Loan, Poster, Receipt};
 pub use reader::{Info, Reader, Received};
+pub use service::{
+    Client, Delivery, Pending, Request, RequestLoan, Response, ResponseLoan, Server, Service,
+    ServiceBuilder,
+};
 pub use set::{BadMessage, KindInfo, KindOf, MessageSet};
 pub use topic::{Topic, TopicBuilder};
 

@@ -32,6 +32,8 @@ pub struct Poster<S: MessageSet + ?Sized> {
     pub(crate) poster: RefCell<am_topic::Poster<'static>>,
     /// The block of the message that was overwritten last, for the next message of that length.
     spare: Cell<Option<Block<'static>>>,
+    /// What its messages' slots are tagged with; services say what that means.
+    pub(crate) tag: Cell<u64>,
     pub(crate) shared: Arc<Shared>,
     _set: PhantomData<Box<S>>,
 }
@@ -46,7 +48,13 @@ pub struct Receipt {
 
 impl<S: MessageSet + ?Sized> Poster<S> {
     pub(crate) fn new(shared: Arc<Shared>, poster: am_topic::Poster<'static>) -> Self {
-        Self { poster: RefCell::new(poster), spare: Cell::new(None), shared, _set: PhantomData }
+        Self {
+            poster: RefCell::new(poster),
+            spare: Cell::new(None),
+            tag: Cell::new(0),
+            shared,
+            _set: PhantomData,
+        }
     }
 
     /// Posts a message, a slice of messages, or text: one copy. Waits for room in a lossless topic.
@@ -141,7 +149,10 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         Ok(block)
     }
 
-    fn loan_copy<K: KindOf<S> + ?Sized>(&self, value: &K) -> Result<Loan<'_, S>, PostError> {
+    pub(crate) fn loan_copy<K: KindOf<S> + ?Sized>(
+        &self,
+        value: &K,
+    ) -> Result<Loan<'_, S>, PostError> {
         let payload = value.as_payload();
         let mut loan = self.lend(payload.len(), <K as Kind>::ALIGN_BYTES, K::INDEX)?;
         loan.copy_from_slice(payload);
@@ -149,7 +160,13 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     }
 
     #[inline]
-    fn lend(&self, bytes: usize, align_bytes: usize, kind: u32) -> Result<Loan<'_, S>, PostError> {
+    /// Lends memory for a message of that kind.
+    pub(crate) fn lend(
+        &self,
+        bytes: usize,
+        align_bytes: usize,
+        kind: u32,
+    ) -> Result<Loan<'_, S>, PostError> {
         let draft = Draft::new(bytes).filter(|_| self.has_cells_of(bytes, align_bytes));
         let memory = match draft {
             Some(draft) => Memory::Draft(draft),
@@ -183,15 +200,21 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         Ok(block?)
     }
 
+    /// How this poster's messages of that kind are labelled now.
+    #[inline]
+    pub(crate) fn label(&self, poster: &am_topic::Poster<'static>, kind: u32) -> Label {
+        Label { kind, poster: poster.number() as u32, tag: self.tag.get() }
+    }
+
     /// Puts a message that cells have room for into the topic.
     #[inline]
     fn send_short(&self, payload: &[u8], kind: u32) -> Result<Receipt, PostError> {
         let mut poster = self.poster.borrow_mut();
-        let number = poster.number() as u32;
+        let label = self.label(&poster, kind);
         let mut claim = poster.claim_one().map_err(|_| PostError::Full)?;
         self.fetch_cell_ahead(claim.seq());
         self.empty(&mut claim, |old| self.keep(old))?;
-        let seq = put_short(claim, payload, kind, number);
+        let seq = put_short(claim, payload, label);
         self.shared.rouse();
         Ok(Receipt { seq })
     }
@@ -200,12 +223,12 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     fn send<'m>(&'m self, block: &mut Option<Block<'m>>, kind: u32) -> Result<Receipt, PostError> {
         let mut poster = self.poster.borrow_mut();
         self.collect_orphans(&poster);
-        let number = poster.number() as u32;
+        let label = self.label(&poster, kind);
         let mut claim = poster.claim_one().map_err(|_| PostError::Full)?;
         self.fetch_block_ahead(claim.seq());
         self.empty(&mut claim, |old| self.keep(old))?;
         let block = block.take().expect("a block to be sent");
-        let seq = put_block(claim, block, kind, number)?;
+        let seq = put_block(claim, block, label)?;
         self.shared.rouse();
         Ok(Receipt { seq })
     }
@@ -303,16 +326,26 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     }
 }
 
+/// What a slot says of its message beside where it lies.
+#[derive(Clone, Copy)]
+pub(crate) struct Label {
+    kind: u32,
+    poster: u32,
+    tag: u64,
+}
+
+impl Label {
+    #[inline]
+    fn entry(self, place: Place) -> Entry {
+        Entry { place, kind: self.kind, poster: self.poster, tag: self.tag }
+    }
+}
+
 /// Publishes a payload that the claimed slot's cell has room for.
 #[inline]
-pub(crate) fn put_short(
-    mut claim: Claim<'_, 'static>,
-    payload: &[u8],
-    kind: u32,
-    number: u32,
-) -> Seq {
+pub(crate) fn put_short(mut claim: Claim<'_, 'static>, payload: &[u8], label: Label) -> Seq {
     let place = Place::in_cell(payload.len() as u32);
-    claim.tell(&Entry { place, kind, poster: number, tag: 0 });
+    claim.tell(&label.entry(place));
     // SAFETY: the slot is claimed, and published below.
     let fits = unsafe { cell::write(claim.cell(), payload) };
     debug_assert!(fits, "compared before");
@@ -323,11 +356,10 @@ pub(crate) fn put_short(
 pub(crate) fn put_block(
     mut claim: Claim<'_, 'static>,
     block: Block<'_>,
-    kind: u32,
-    number: u32,
+    label: Label,
 ) -> Result<Seq, PostError> {
     let place = Place { offset: block.offset().to_raw(), len: block.len() as u32 };
-    claim.tell(&Entry { place, kind, poster: number, tag: 0 });
+    claim.tell(&label.entry(place));
     if let Err(error) = block.into_common() {
         // Somebody scribbled on the block, or this is a child of fork: it is not ours to give.
         claim.forget();
@@ -424,7 +456,7 @@ impl<'p, S: MessageSet + ?Sized> Loan<'p, S> {
     }
 
     #[inline]
-    fn commit_by(self, deadline: Option<Instant>) -> Result<Receipt, PostError> {
+    pub(crate) fn commit_by(self, deadline: Option<Instant>) -> Result<Receipt, PostError> {
         let Self { poster, memory, kind } = self;
         match memory {
             Memory::Draft(draft) => {

@@ -262,7 +262,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     }
 
     #[inline]
-    fn receive(&mut self, found: Found) -> Received<'_, S> {
+    pub(crate) fn receive(&mut self, found: Found) -> Received<'_, S> {
         Received { reader: self, found, fate: Fate::Done }
     }
 }
@@ -325,6 +325,11 @@ impl<S: MessageSet + ?Sized> Received<'_, S> {
     #[must_use]
     pub fn info(&self) -> Info {
         Info::of(&self.found.held)
+    }
+
+    /// What its poster tagged it with.
+    pub(crate) fn tag(&self) -> u64 {
+        self.found.held.entry.tag
     }
 
     /// Returns its number in the topic, from 0.

@@ -3,9 +3,9 @@
 use crate::error::TopicError;
 use crate::{MessageSet, Poster, ReaderBuilder};
 use am_layout::{Wide, Word};
-use am_matrix::{Error, Matrix, Spill};
+use am_matrix::{Error, Matrix, Spill, TOPIC_ALIGN_BYTES};
 use am_shm::Berth;
-use am_topic::{Flow, POSTERS, Shape};
+use am_topic::{BadTopic, Flow, POSTERS, Shape};
 use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -15,10 +15,8 @@ use std::sync::atomic::{Ordering::SeqCst, fence};
 pub const KIND: u32 = am_matrix::TOPIC_KIND;
 /// Bytes of 32-bit words at the start of a topic's block.
 const WORDS_BYTES: usize = am_matrix::TOPIC_WORDS_BYTES;
-/// Alignment of a topic's block: two cache lines.
-const ALIGN_BYTES: usize = 128;
 /// Longest message that a lossless topic keeps beside its slot unless told otherwise, in bytes.
-const CELL_BYTES: usize = 64;
+pub(crate) const CELL_BYTES: u32 = 64;
 /// Messages that a topic keeps room for unless told otherwise.
 const CAPACITY: u64 = 1024 - 64;
 
@@ -81,7 +79,7 @@ impl<S: MessageSet + ?Sized> Topic<S> {
             name: name.to_owned(),
             capacity: CAPACITY,
             flow: Flow::Lossless,
-            cell_bytes: CELL_BYTES,
+            cell_bytes: CELL_BYTES as usize,
             _set: PhantomData,
         }
     }
@@ -132,6 +130,28 @@ impl<S: MessageSet + ?Sized> Topic<S> {
     #[must_use]
     pub fn is_lossy(&self) -> bool {
         self.shared.topic.shape().flow == Flow::Lossy
+    }
+
+    /// What was opened as a topic in a matrix, if it carries these messages.
+    ///
+    /// # Safety
+    /// `opened` is a view into that matrix's arena.
+    pub(crate) unsafe fn over(
+        matrix: &Matrix,
+        name: &str,
+        opened: Result<am_topic::Topic<'_>, BadTopic>,
+    ) -> Result<Self, TopicError> {
+        let topic = opened.map_err(|cause| TopicError::Bad { name: name.to_owned(), cause })?;
+        let (expected, seen) = (S::LAYOUT, topic.shape().set);
+        if seen != expected {
+            return Err(TopicError::OtherMessages { name: name.to_owned(), expected, seen });
+        }
+        // SAFETY: only the lifetime changes. The words lie in the matrix's arena, as promised, at an address that
+        // moving the matrix does not change, and `Shared` keeps the matrix as long as the view.
+        let topic =
+            unsafe { std::mem::transmute::<am_topic::Topic<'_>, am_topic::Topic<'static>>(topic) };
+        let shared = Shared { topic, name: name.to_owned(), matrix: matrix.clone() };
+        Ok(Self { shared: Arc::new(shared), _set: PhantomData })
     }
 
     pub(crate) fn owner(&self) -> Result<u32, TopicError> {
@@ -191,10 +211,12 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
     pub fn create(&self) -> Result<Topic<S>, TopicError> {
         let shape = self.shape()?;
         let bytes = WORDS_BYTES + 8 * shape.wides();
-        let layout = Layout::from_size_align(bytes, ALIGN_BYTES).expect("a length that fits");
+        let layout = Layout::from_size_align(bytes, TOPIC_ALIGN_BYTES).expect("a length that fits");
         let matrix = self.matrix.clone().with_spill(Spill::Any);
         let mut block = matrix.allocate_aligned(layout).map_err(|cause| self.refused(cause))?;
-        self.write(shape, &mut block)?;
+        block.fill(0);
+        write_topic(shape, &mut block)
+            .map_err(|cause| TopicError::Bad { name: self.name.clone(), cause })?;
         matrix.create_named(&self.name, KIND, block).map_err(|cause| self.refused(cause))?;
         self.open()
     }
@@ -209,34 +231,17 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
             self.matrix.open_named(&self.name, KIND).map_err(|cause| self.refused(cause))?;
         // SAFETY: only this crate and the recovery use blocks of that kind, by these views, and nobody
         // ever takes them away.
-        let opened = unsafe { self.matrix.open_topic(common.offset()) };
-        let topic = opened.map_err(|cause| self.refused(cause))?;
-        let topic = topic.map_err(|cause| TopicError::Bad { name: self.name.clone(), cause })?;
-        let (expected, seen) = (S::LAYOUT, topic.shape().set);
-        if seen != expected {
-            return Err(TopicError::OtherMessages { name: self.name.clone(), expected, seen });
-        }
-        // SAFETY: only the lifetime changes. The words lie in the arena, at an address that moving the
-        // matrix does not change, and `Shared` keeps the matrix as long as the view.
-        let topic =
-            unsafe { std::mem::transmute::<am_topic::Topic<'_>, am_topic::Topic<'static>>(topic) };
-        let matrix = self.matrix.clone();
-        Ok(Topic {
-            shared: Arc::new(Shared { topic, name: self.name.clone(), matrix }),
-            _set: PhantomData,
-        })
+        let opened = unsafe { self.matrix.open_topics(common.offset()) };
+        let first = opened.map_err(|cause| self.refused(cause))?.next();
+        let first = first.unwrap_or(Err(BadTopic::TooShort));
+        // SAFETY: it was opened in this matrix.
+        unsafe { Topic::over(&self.matrix, &self.name, first) }
     }
 
     fn shape(&self) -> Result<Shape, TopicError> {
         let too_many = || TopicError::Capacity { name: self.name.clone(), capacity: self.capacity };
         let cell_bytes = self.cell_bytes()?;
-        let shapes = (Shape::SLOTS_LOG_MIN..=Shape::SLOTS_LOG_MAX).map(|slots_log| Shape {
-            slots_log,
-            flow: self.flow,
-            cell_bytes,
-            set: S::LAYOUT,
-        });
-        shapes.into_iter().find(|shape| shape.history() >= self.capacity).ok_or_else(too_many)
+        shape_for(self.capacity, self.flow, cell_bytes, S::LAYOUT).ok_or_else(too_many)
     }
 
     /// The length of cells; lossy topics have none: their readers could not hold them.
@@ -251,24 +256,33 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
         Ok((bytes as u32).next_power_of_two().max(Shape::CELL_BYTES_MIN))
     }
 
-    /// Writes a fresh topic into a block that nobody else sees yet.
-    fn write(&self, shape: Shape, block: &mut [u8]) -> Result<(), TopicError> {
-        block.fill(0);
-        let words: Vec<Word> = (0..am_topic::Topic::WORDS).map(|_| Word::new(0)).collect();
-        let wides: Vec<Wide> = (0..shape.wides()).map(|_| Wide::new(0)).collect();
-        am_topic::Topic::format(&words, &wides, shape)
-            .map_err(|cause| TopicError::Bad { name: self.name.clone(), cause })?;
-        // The 32-bit words are zeroes.
-        let places = block[WORDS_BYTES..].chunks_exact_mut(8);
-        for (place, wide) in places.zip(&wides) {
-            place.copy_from_slice(&wide.load().to_ne_bytes());
-        }
-        Ok(())
-    }
-
     fn refused(&self, cause: Error) -> TopicError {
         TopicError::Matrix { name: self.name.clone(), cause }
     }
+}
+
+/// The smallest shape with room for so many messages; `None` when there is none so large.
+pub(crate) fn shape_for(capacity: u64, flow: Flow, cell_bytes: u32, set: u64) -> Option<Shape> {
+    let shapes = (Shape::SLOTS_LOG_MIN..=Shape::SLOTS_LOG_MAX).map(|slots_log| Shape {
+        slots_log,
+        flow,
+        cell_bytes,
+        set,
+    });
+    shapes.into_iter().find(|shape| shape.history() >= capacity)
+}
+
+/// Writes a fresh topic into bytes that nobody else sees yet, and that are all zero.
+pub(crate) fn write_topic(shape: Shape, bytes: &mut [u8]) -> Result<(), BadTopic> {
+    let words: Vec<Word> = (0..am_topic::Topic::WORDS).map(|_| Word::new(0)).collect();
+    let wides: Vec<Wide> = (0..shape.wides()).map(|_| Wide::new(0)).collect();
+    am_topic::Topic::format(&words, &wides, shape)?;
+    // The 32-bit words are zeroes.
+    let places = bytes[WORDS_BYTES..].chunks_exact_mut(8);
+    for (place, wide) in places.zip(&wides) {
+        place.copy_from_slice(&wide.load().to_ne_bytes());
+    }
+    Ok(())
 }
 
 impl<S: MessageSet + ?Sized> Clone for Topic<S> {

@@ -90,6 +90,12 @@ impl<'a> Leaders<'a> {
 }
 
 impl Topic<'_> {
+    /// Tells whether that reader is there still: it may leave at any time, but whoever has its seat next is another.
+    #[must_use]
+    pub fn has_reader(&self, id: ReaderId) -> bool {
+        self.cursor_of(id).is_some()
+    }
+
     /// The cursor of that reader; `None` when it is gone.
     fn cursor_of(&self, id: ReaderId) -> Option<u64> {
         if id.seat >= READERS {

@@ -3,7 +3,7 @@
 use crate::builder::Builder;
 #[cfg(feature = "numa")]
 use crate::numa::Outcome;
-use am_message::{MessageSet, Topic, TopicBuilder};
+use am_message::{MessageSet, Service, ServiceBuilder, Topic, TopicBuilder};
 use am_shm::{Hugepages, Mapping, Residence, Segment};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -81,6 +81,41 @@ impl Matrix {
     /// ```
     pub fn topic<S: MessageSet + ?Sized>(&self, name: &str) -> TopicBuilder<S> {
         Topic::builder(&self.core, name)
+    }
+
+    /// Starts the settings for a service of that name (1 to 48 bytes): clients send requests of the set `Q`, and each
+    /// gets a response of the set `A` from one of the servers.
+    ///
+    /// ```
+    /// use atomic_matrix::{Matrix, Message};
+    ///
+    /// #[derive(Message, Clone, Copy)]
+    /// #[repr(C)]
+    /// struct Query { sym: u32, amount: u32 }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let matrix = Matrix::builder().size(16 << 20).memfd("market")?;
+    /// let service = matrix.service::<Query, [u8]>("prices").open_or_create()?;
+    /// let client = service.client()?;
+    /// let pending = client.request(&Query { sym: 7, amount: 3 })?;
+    ///
+    /// let mut server = service.server()?;              // in another process
+    /// let request = server.receive();                  // looked at where it lies
+    /// let len_bytes = request.view()?.amount as usize;
+    /// let mut response = request.loan_bytes(len_bytes)?; // nothing copied
+    /// response.fill(1);
+    /// response.send()?;
+    ///
+    /// assert_eq!(pending.wait()?.view()?, [1, 1, 1]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn service<Q, A>(&self, name: &str) -> ServiceBuilder<Q, A>
+    where
+        Q: MessageSet + ?Sized,
+        A: MessageSet + ?Sized,
+    {
+        Service::builder(&self.core, name)
     }
 
     /// Removes the segment's name; mappings that exist live on, and the memory goes with the last.

@@ -95,9 +95,11 @@ pub use am_matrix::{
 pub use am_message::__derive; // what the derives name
 #[doc(inline)]
 pub use am_message::{
-    BadMessage, Batch, BatchError, Info, Item, Kind, KindInfo, KindOf, Loan, Message, MessageSet,
-    NoGroup, NoLeader, PostError, Posted, Poster, Reader, ReaderBuilder, ReaderId, Receipt,
-    Received, Seq, Shape, Start, Topic, TopicBuilder, TopicError, WaitStrategy,
+    BadMessage, Batch, BatchError, Client, Delivery, Info, Item, Kind, KindInfo, KindOf, Loan,
+    Message, MessageSet, NoGroup, NoLeader, Pending, PostError, Posted, Poster, Reader,
+    ReaderBuilder, ReaderId, Receipt, Received, Request, RequestError, RequestLoan, Response,
+    ResponseError, ResponseLoan, Seq, Server, Service, ServiceBuilder, Shape, Start, Topic,
+    TopicBuilder, TopicError, WaitStrategy,
 };
 #[cfg(feature = "numa")]
 #[doc(inline)]
