@@ -1,6 +1,7 @@
 //! Where everything of a topic lies in its words.
 
 use crate::group::Group;
+use crate::seats::{SET, SeatSet};
 use crate::slot::{ABORTED, PUBLISHED, Place, Seq, Slot, state};
 use am_layout::{Wide, Word};
 
@@ -29,7 +30,11 @@ const SHAPE_AT: usize = 1;
 const SET_AT: usize = 2;
 const TAIL_AT: usize = LINE;
 const JOINS_AT: usize = 2 * LINE;
-const READERS_AT: usize = 3 * LINE;
+const NAPPERS_AT: usize = JOINS_AT + 1;
+const FOLLOWERS_AT: usize = NAPPERS_AT + SET;
+/// In lines of its own: it changes whenever a reader waits for its bell.
+const ARMED_AT: usize = (FOLLOWERS_AT + SET).next_multiple_of(LINE);
+const READERS_AT: usize = ARMED_AT + SET.next_multiple_of(LINE);
 const POSTERS_AT: usize = READERS_AT + READERS * LINE;
 const ORPHANS_AT: usize = POSTERS_AT + POSTERS;
 const GROUPS_AT: usize = (ORPHANS_AT + 2 * HELD_MAX).next_multiple_of(LINE);
@@ -40,8 +45,8 @@ const GROUP: usize = LINE + MEMBERS * MEMBER + RETURNS;
 pub const WIDES_FIXED: usize = GROUPS_AT + (GROUPS * GROUP).next_multiple_of(LINE);
 /// Wide words of a slot.
 const SLOT: usize = 4;
-const BELL_AT: usize = 0;
-const SLEEPERS_AT: usize = if cfg!(loom) { 1 } else { 32 };
+const WAKES_AT: usize = 0;
+const ASLEEP_AT: usize = if cfg!(loom) { 1 } else { 32 };
 
 /// What becomes of messages that a slow reader has not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +66,13 @@ pub struct Shape {
     pub flow: Flow,
     /// Names what the messages are made of, for whoever opens the topic.
     pub set: u64,
+    /// Each message's [tag](crate::Entry::tag) is the time at which it was posted.
+    pub stamped: bool,
 }
+
+/// Bits of the word that says the shape, over the slots' power of two.
+const LOSSY_BIT: u64 = 1 << 32;
+const STAMPED_BIT: u64 = 1 << 33;
 
 impl Shape {
     /// Fewest slots, as a power of two: a batch, and as many again.
@@ -119,7 +130,7 @@ pub struct Topic<'a> {
 
 impl<'a> Topic<'a> {
     /// 32-bit words that a topic needs beside its wide ones.
-    pub const WORDS: usize = SLEEPERS_AT + 1;
+    pub const WORDS: usize = ASLEEP_AT + 1;
 
     /// Makes a topic in words that are all zero and that nobody else uses yet.
     ///
@@ -133,8 +144,9 @@ impl<'a> Topic<'a> {
         }
         topic.tail().store_relaxed(Tail { next: shape.slots(), last: ABORTED }.raw());
         wides[SET_AT].store_relaxed(shape.set);
-        let flow = u64::from(shape.flow == Flow::Lossy);
-        wides[SHAPE_AT].store_relaxed(u64::from(shape.slots_log) | flow << 32);
+        let lossy = if shape.flow == Flow::Lossy { LOSSY_BIT } else { 0 };
+        let stamped = if shape.stamped { STAMPED_BIT } else { 0 };
+        wides[SHAPE_AT].store_relaxed(u64::from(shape.slots_log) | lossy | stamped);
         // Release: publishes the rest to whoever opens the topic.
         wides[MAGIC_AT].store(MAGIC);
         Ok(topic)
@@ -152,13 +164,13 @@ impl<'a> Topic<'a> {
             return Err(BadTopic::NoTopic);
         }
         let raw = wides[SHAPE_AT].load_relaxed();
-        let flow = match raw >> 32 {
-            0 => Flow::Lossless,
-            1 => Flow::Lossy,
-            _ => return Err(BadTopic::BadShape),
-        };
+        if raw >> 32 & !((LOSSY_BIT | STAMPED_BIT) >> 32) != 0 {
+            return Err(BadTopic::BadShape);
+        }
+        let flow = if raw & LOSSY_BIT == 0 { Flow::Lossless } else { Flow::Lossy };
         let set = wides[SET_AT].load_relaxed();
-        Self::over(words, wides, Shape { slots_log: raw as u32, flow, set })
+        let stamped = raw & STAMPED_BIT != 0;
+        Self::over(words, wides, Shape { slots_log: raw as u32, flow, set, stamped })
     }
 
     fn over(words: &'a [Word], wides: &'a [Wide], shape: Shape) -> Result<Self, BadTopic> {
@@ -181,50 +193,36 @@ impl<'a> Topic<'a> {
     /// The word that parked readers sleep on; it changes whenever they shall look again.
     #[must_use]
     #[inline]
-    pub fn bell(&self) -> &'a Word {
-        &self.words[BELL_AT]
+    pub fn wakes(&self) -> &'a Word {
+        &self.words[WAKES_AT]
     }
 
-    /// How many readers sleep, or are about to.
+    /// Says whether readers sleep, or wait for their bells.
     #[must_use]
     #[inline]
-    pub fn sleepers(&self) -> &'a Word {
-        &self.words[SLEEPERS_AT]
+    pub fn asleep(&self) -> &'a Word {
+        &self.words[ASLEEP_AT]
     }
 
-    /// How many readers may ever sleep: while there is none, posters need not ask for
-    /// [sleepers](Self::sleepers).
+    /// The readers that may ever sleep: while there is none, posters need not ask whether any is
+    /// [asleep](Self::asleep).
     #[must_use]
     #[inline]
-    pub fn nappers(&self) -> &'a Wide {
-        &self.wides[JOINS_AT + 1]
+    pub fn nappers(&self) -> SeatSet<'a> {
+        SeatSet::over(&self.wides[NAPPERS_AT..NAPPERS_AT + SET])
     }
 
-    /// How many readers follow others: while there is none, a reader that goes on need not tell anybody.
+    /// The readers that follow others: while there is none, a reader that goes on need not tell anybody.
     #[must_use]
-    pub fn followers(&self) -> &'a Wide {
-        &self.wides[JOINS_AT + 2]
+    #[inline]
+    pub fn followers(&self) -> SeatSet<'a> {
+        SeatSet::over(&self.wides[FOLLOWERS_AT..FOLLOWERS_AT + SET])
     }
 
-    /// Counts a reader that may sleep, or one less.
-    pub fn count_napper(&self, more: i64) {
-        Self::count(self.nappers(), more);
-    }
-
-    /// Counts a reader that follows others, or one less.
-    pub fn count_follower(&self, more: i64) {
-        Self::count(self.followers(), more);
-    }
-
-    fn count(word: &Wide, more: i64) {
-        // Bounded: who loses a million exchanges leaves the count wrong, which costs time, or a slice of sleep.
-        let mut seen = word.load();
-        for _ in 0..1 << 20 {
-            match word.cas_full(seen, seen.saturating_add_signed(more)) {
-                Ok(()) => return,
-                Err(now) => seen = now,
-            }
-        }
+    /// The readers that wait for their bells, or are about to.
+    #[must_use]
+    pub fn armed(&self) -> SeatSet<'a> {
+        SeatSet::over(&self.wides[ARMED_AT..ARMED_AT + SET])
     }
 
     /// Returns where a message lies, if it is there to be read; a hint.
@@ -296,10 +294,10 @@ impl<'a> Topic<'a> {
     pub(crate) fn groups(&self) -> impl Iterator<Item = Group<'a>> + use<'a> {
         let topic = *self;
         let wides = &self.wides[GROUPS_AT..GROUPS_AT + GROUPS * GROUP];
-        wides.chunks_exact(GROUP).map(move |wides| {
+        wides.chunks_exact(GROUP).enumerate().map(move |(index, wides)| {
             let (head, rest) = wides.split_at(LINE);
             let (members, returns) = rest.split_at(MEMBERS * MEMBER);
-            Group::over(topic, head, members, returns)
+            Group::over(topic, index, head, members, returns)
         })
     }
 
