@@ -223,6 +223,7 @@ pub struct Batch<'r, S: MessageSet + ?Sized> {
 /// One message of a [`Batch`].
 pub struct Item<'b, S: MessageSet + ?Sized> {
     found: &'b Found,
+    stamped: bool,
     _set: PhantomData<fn() -> Box<S>>,
 }
 
@@ -236,7 +237,8 @@ impl<S: MessageSet + ?Sized> Batch<'_, S> {
 
     /// Returns the messages, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Item<'_, S>> {
-        self.many.found.iter().map(|found| Item { found, _set: PhantomData })
+        let stamped = self.reader.is_stamped();
+        self.many.found.iter().map(move |found| Item { found, stamped, _set: PhantomData })
     }
 
     /// Lets the messages go without taking any: this reader gets them again.
@@ -264,7 +266,7 @@ impl<'b, S: MessageSet + ?Sized> Item<'b, S> {
     /// Returns what is known of it.
     #[must_use]
     pub fn info(&self) -> Info {
-        Info::of(&self.found.held)
+        Info::of(&self.found.held, self.stamped)
     }
 
     /// Returns its number in the topic, from 0.

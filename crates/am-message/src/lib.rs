@@ -36,6 +36,7 @@
 #![cfg(not(loom))]
 
 mod batch;
+mod bells;
 mod bits;
 mod error;
 mod join;
@@ -46,12 +47,13 @@ mod poster;
 mod reader;
 pub mod set;
 mod source;
+mod stamp;
 mod topic;
 
 // The derives name this crate by what its user calls it, which is this name in here.
 extern crate self as am_message;
 
-pub use am_shm::WaitStrategy;
+pub use am_shm::{Bell, WaitStrategy};
 pub use am_topic::{NoGroup, NoLeader, ReaderId, Seq, Start};
 pub use batch::{Batch, Item, Posted};
 pub use error::{BatchError, PostError, TopicError};

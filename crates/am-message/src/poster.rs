@@ -181,7 +181,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
             old
         });
         let place = Place { offset: block.offset().to_raw(), len: block.len() as u32 };
-        claim.tell(&Entry { place, kind, poster: number, tag: 0 });
+        claim.tell(&Entry { place, kind, poster: number, tag: self.shared.tag() });
         if let Err(error) = block.into_common() {
             // Somebody scribbled on the block, or this is a child of fork: it is not ours to give.
             claim.forget();

@@ -1,6 +1,8 @@
 //! Topics: made, found, opened.
 
+use crate::bells::Bells;
 use crate::error::TopicError;
+use crate::stamp::now_ns;
 use crate::{MessageSet, Poster, ReaderBuilder};
 use am_layout::{Wide, Word};
 use am_matrix::{Error, Matrix, Spill};
@@ -8,6 +10,7 @@ use am_shm::Berth;
 use am_topic::{Flow, POSTERS, Shape};
 use std::alloc::Layout;
 use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::SeqCst, fence};
 
@@ -34,26 +37,35 @@ pub(crate) struct Shared {
     /// A view into the matrix's arena; the matrix stands below and lives as long.
     pub topic: am_topic::Topic<'static>,
     pub name: String,
+    /// Where the segment has a name.
+    pub bells: Option<Bells>,
     pub matrix: Matrix,
 }
 
 impl Shared {
     pub fn berth(&self) -> Berth<'_> {
-        Berth::new(self.topic.sleepers(), self.topic.bell())
+        Berth::new(self.topic.asleep(), self.topic.wakes())
     }
 
-    /// Wakes readers that sleep.
+    /// Wakes readers that sleep, or wait for their bells.
     pub fn rouse(&self) {
-        if self.topic.nappers().load_relaxed() > 0 {
-            // Full barrier (E15): what was published before is seen by whoever is counted as asleep after.
+        if !self.topic.nappers().is_empty() {
+            // Full barrier (E15): what was published before is seen by whoever says that it sleeps after.
             fence(SeqCst);
-            self.berth().rouse(u32::MAX);
+            self.berth().rouse();
+            self.ring();
         }
+    }
+
+    /// The tag of a message that is posted now.
+    #[inline]
+    pub fn tag(&self) -> u64 {
+        if self.topic.shape().stamped { now_ns() } else { 0 }
     }
 
     /// Wakes readers that follow one who went on.
     pub fn rouse_followers(&self) {
-        if self.topic.followers().load_relaxed() > 0 {
+        if !self.topic.followers().is_empty() {
             self.rouse();
         }
     }
@@ -67,6 +79,8 @@ pub struct TopicBuilder<S: MessageSet + ?Sized> {
     name: String,
     capacity: u64,
     flow: Flow,
+    stamped: bool,
+    segment: Option<PathBuf>,
     _set: PhantomData<Box<S>>,
 }
 
@@ -78,6 +92,8 @@ impl<S: MessageSet + ?Sized> Topic<S> {
             name: name.to_owned(),
             capacity: CAPACITY,
             flow: Flow::Lossless,
+            stamped: false,
+            segment: None,
             _set: PhantomData,
         }
     }
@@ -130,6 +146,12 @@ impl<S: MessageSet + ?Sized> Topic<S> {
         self.shared.topic.shape().flow == Flow::Lossy
     }
 
+    /// Tells whether messages carry the time at which they were posted.
+    #[must_use]
+    pub fn is_stamped(&self) -> bool {
+        self.shared.topic.shape().stamped
+    }
+
     pub(crate) fn owner(&self) -> Result<u32, TopicError> {
         self.shared
             .matrix
@@ -151,6 +173,23 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
     /// By default a topic is lossless: posters wait for the slowest reader.
     pub fn lossy(mut self) -> Self {
         self.flow = Flow::Lossy;
+        self
+    }
+
+    /// Lets each message carry the time at which it was posted, so that readers can tell its
+    /// [age](crate::Info::age). A post reads the clock for that, some 20 ns; in other topics it does not.
+    pub fn stamped(mut self, stamped: bool) -> Self {
+        self.stamped = stamped;
+        self
+    }
+
+    /// Says where the segment's file is: the [bells](crate::ReaderBuilder::with_bell) of readers lie beside it.
+    ///
+    /// `atomic_matrix::Matrix::topic` does it by itself. All processes must say the same; one that does not, or whose
+    /// segment has no name, cannot ring anybody, and who waits for a bell learns of its posts when it
+    /// looks by itself.
+    pub fn bells_beside(mut self, segment: &Path) -> Self {
+        self.segment = Some(segment.into());
         self
     }
 
@@ -209,8 +248,9 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
         let topic =
             unsafe { std::mem::transmute::<am_topic::Topic<'_>, am_topic::Topic<'static>>(topic) };
         let matrix = self.matrix.clone();
+        let bells = self.segment.as_ref().map(|segment| Bells::new(segment, &self.name));
         Ok(Topic {
-            shared: Arc::new(Shared { topic, name: self.name.clone(), matrix }),
+            shared: Arc::new(Shared { topic, name: self.name.clone(), bells, matrix }),
             _set: PhantomData,
         })
     }
@@ -221,6 +261,7 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
             slots_log,
             flow: self.flow,
             set: S::LAYOUT,
+            stamped: self.stamped,
         });
         shapes.into_iter().find(|shape| shape.history() >= self.capacity).ok_or_else(too_many)
     }

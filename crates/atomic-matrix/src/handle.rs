@@ -80,7 +80,11 @@ impl Matrix {
     /// # }
     /// ```
     pub fn topic<S: MessageSet + ?Sized>(&self, name: &str) -> TopicBuilder<S> {
-        Topic::builder(&self.core, name)
+        let builder = Topic::builder(&self.core, name);
+        match self.path() {
+            Some(path) => builder.bells_beside(path),
+            None => builder,
+        }
     }
 
     /// Removes the segment's name; mappings that exist live on, and the memory goes with the last.

@@ -95,9 +95,9 @@ pub use am_matrix::{
 pub use am_message::__derive; // what the derives name
 #[doc(inline)]
 pub use am_message::{
-    BadMessage, Batch, BatchError, Info, Item, Kind, KindInfo, KindOf, Loan, Message, MessageSet,
-    NoGroup, NoLeader, PostError, Posted, Poster, Reader, ReaderBuilder, ReaderId, Receipt,
-    Received, Seq, Shape, Start, Topic, TopicBuilder, TopicError, WaitStrategy,
+    BadMessage, Batch, BatchError, Bell, Info, Item, Kind, KindInfo, KindOf, Loan, Message,
+    MessageSet, NoGroup, NoLeader, PostError, Posted, Poster, Reader, ReaderBuilder, ReaderId,
+    Receipt, Received, Seq, Shape, Start, Topic, TopicBuilder, TopicError, WaitStrategy,
 };
 #[cfg(feature = "numa")]
 #[doc(inline)]
