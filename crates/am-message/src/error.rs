@@ -82,6 +82,16 @@ pub enum TopicError {
         #[source]
         cause: am_shm::Error,
     },
+    /// No reactor watches the reader's bell.
+    #[cfg(feature = "async")]
+    #[error("topic {name:?}: cannot watch the reader's bell: {cause}")]
+    Watch {
+        /// The topic's name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        cause: std::io::Error,
+    },
     /// The reader was opened without a bell, or cannot have one.
     #[error(
         "the reader of topic {name:?} has no bell: open it with one, in a segment that has a name (a memfd has none)"

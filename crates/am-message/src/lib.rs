@@ -43,11 +43,14 @@ mod join;
 mod kind;
 mod layout_hash;
 pub mod message;
+mod owned;
 mod poster;
 mod reader;
 pub mod set;
 mod source;
 mod stamp;
+#[cfg(feature = "async")]
+mod stream;
 mod topic;
 
 // The derives name this crate by what its user calls it, which is this name in here.
@@ -61,9 +64,12 @@ pub use join::ReaderBuilder;
 pub use kind::{Kind, Shape};
 pub use layout_hash::LayoutHasher;
 pub use message::Message;
+pub use owned::Owned;
 pub use poster::{Loan, Poster, Receipt};
 pub use reader::{Info, Reader, Received};
 pub use set::{BadMessage, KindInfo, KindOf, MessageSet};
+#[cfg(feature = "async")]
+pub use stream::{AsyncReader, MessageStream};
 pub use topic::{Topic, TopicBuilder};
 
 /// What the expansions of the derives need, under one path whatever crate is named.
