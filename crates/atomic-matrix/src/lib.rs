@@ -93,11 +93,14 @@ pub use am_matrix::{
 };
 #[doc(hidden)]
 pub use am_message::__derive; // what the derives name
+#[cfg(feature = "async")]
+#[doc(inline)]
+pub use am_message::{AsyncReader, MessageStream};
 #[doc(inline)]
 pub use am_message::{
     BadMessage, Batch, BatchError, Bell, Info, Item, Kind, KindInfo, KindOf, Loan, Message,
-    MessageSet, NoGroup, NoLeader, PostError, Posted, Poster, Reader, ReaderBuilder, ReaderId,
-    Receipt, Received, Seq, Shape, Start, Topic, TopicBuilder, TopicError, WaitStrategy,
+    MessageSet, NoGroup, NoLeader, Owned, PostError, Posted, Poster, Reader, ReaderBuilder,
+    ReaderId, Receipt, Received, Seq, Shape, Start, Topic, TopicBuilder, TopicError, WaitStrategy,
 };
 #[cfg(feature = "numa")]
 #[doc(inline)]
