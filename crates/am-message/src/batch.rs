@@ -245,6 +245,12 @@ impl<S: MessageSet + ?Sized> Batch<'_, S> {
     pub fn put_back(mut self) {
         self.fate = Fate::Kept;
     }
+
+    /// Gives the messages back to the group: another member gets them, as [`Received::nack`](crate::Received::nack)
+    /// does. A reader in no group gets them again.
+    pub fn nack(mut self) {
+        self.fate = Fate::Returned;
+    }
 }
 
 impl<'b, S: MessageSet + ?Sized> Item<'b, S> {
@@ -278,7 +284,7 @@ impl<'b, S: MessageSet + ?Sized> Item<'b, S> {
 
 impl<S: MessageSet + ?Sized> Drop for Batch<'_, S> {
     fn drop(&mut self) {
-        if matches!(self.fate, Fate::Kept) {
+        if !matches!(self.fate, Fate::Done) {
             // They are found damaged again.
             self.reader.damaged -= self.many.span - self.many.found.len() as u64;
         }

@@ -30,6 +30,9 @@
 //! # }
 //! ```
 //!
+//! A reader waits as its [strategy](WaitStrategy) says, or for its [bell](ReaderBuilder::with_bell), a descriptor for `poll` and
+//! `epoll`. With the feature `async`, `ReaderBuilder::open_async` gives one whose waits are futures, under any executor.
+//!
 //! Two processes understand each other when the hashes of their layouts are equal: names of fields,
 //! their types, offsets and sizes. What a type is called decides nothing.
 
