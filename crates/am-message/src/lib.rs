@@ -55,6 +55,7 @@ mod stamp;
 #[cfg(feature = "async")]
 mod stream;
 mod topic;
+mod typed;
 
 // The derives name this crate by what its user calls it, which is this name in here.
 extern crate self as am_message;
@@ -74,6 +75,7 @@ pub use set::{BadMessage, KindInfo, KindOf, MessageSet};
 #[cfg(feature = "async")]
 pub use stream::{AsyncReader, MessageStream};
 pub use topic::{Topic, TopicBuilder};
+pub use typed::TypedLoan;
 
 /// What the expansions of the derives need, under one path whatever crate is named.
 #[doc(hidden)]

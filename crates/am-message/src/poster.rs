@@ -101,7 +101,12 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         Ok(loan)
     }
 
-    fn lend(&self, bytes: usize, align_bytes: usize, kind: u32) -> Result<Loan<'_, S>, PostError> {
+    pub(crate) fn lend(
+        &self,
+        bytes: usize,
+        align_bytes: usize,
+        kind: u32,
+    ) -> Result<Loan<'_, S>, PostError> {
         Ok(Loan { poster: self, block: self.allocate(bytes, align_bytes)?, kind })
     }
 

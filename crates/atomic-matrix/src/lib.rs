@@ -100,7 +100,8 @@ pub use am_message::{AsyncReader, MessageStream};
 pub use am_message::{
     BadMessage, Batch, BatchError, Bell, Info, Item, Kind, KindInfo, KindOf, Loan, Message,
     MessageSet, NoGroup, NoLeader, Owned, PostError, Posted, Poster, Reader, ReaderBuilder,
-    ReaderId, Receipt, Received, Seq, Shape, Start, Topic, TopicBuilder, TopicError, WaitStrategy,
+    ReaderId, Receipt, Received, Seq, Shape, Start, Topic, TopicBuilder, TopicError, TypedLoan,
+    WaitStrategy,
 };
 #[cfg(feature = "numa")]
 #[doc(inline)]
