@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// Ticks that a reader may be behind, at least.
 const HISTORY: u64 = 10_000;
+/// How early a tick may be posted: shorter sleeps take longer than they should.
+const EARLY: Duration = Duration::from_millis(1);
 /// How long a reader waits before it says that nothing comes.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -72,11 +74,12 @@ struct Tick {
 fn main() -> Result<()> {
     let args = Args::parse();
     let market = || format!("cannot open the market {:?}", args.name);
-    let matrix = Matrix::builder().size(32 << 20).open_or_create(&args.name);
-    let matrix = matrix.with_context(market)?;
     if matches!(args.role, Role::Remove) {
+        let matrix = Matrix::builder().open(&args.name).with_context(market)?;
         return matrix.destroy().context("cannot remove the market");
     }
+    let matrix = Matrix::builder().size(32 << 20).open_or_create(&args.name);
+    let matrix = matrix.with_context(market)?;
     let topic = matrix.topic::<Tick>("ticks").lossy().stamped(true).capacity(HISTORY);
     let topic: Topic<Tick> = topic.open_or_create().with_context(market)?;
     match args.role {
@@ -96,7 +99,7 @@ fn post(poster: &Poster<Tick>, rate: u32, count: u64) -> Result<()> {
     for number in 0..count {
         let due = begun + Duration::from_secs_f64(number as f64 / f64::from(rate));
         let early = due.saturating_duration_since(Instant::now());
-        if !early.is_zero() {
+        if early > EARLY {
             std::thread::sleep(early);
         }
         poster.post(&market.trade()).context("cannot post")?;
