@@ -28,11 +28,7 @@ fn recovery_takes_the_dead_ones_seats_out_of_every_set_and_no_others() {
     let words: Vec<Word> = (0..Topic::WORDS).map(|_| Word::new(0)).collect();
     let wides: Vec<Wide> = (0..shape.wides()).map(|_| Wide::new(0)).collect();
     let topic = Topic::format(&words, &wides, shape).unwrap();
-    let topic = Topic::open(&words, &wides).map(|again| {
-        assert_eq!(again.shape(), topic.shape());
-        again
-    });
-    let topic = topic.unwrap();
+    assert_eq!(Topic::open(&words, &wides).unwrap().shape(), topic.shape());
     let readers = [1, 2, 1].map(|owner| topic.reader(owner, Start::Earliest).unwrap());
     let members = [(8, 2), (9, 1)].map(|(g, owner)| topic.member(g, owner, Start::Latest).unwrap());
     let sets: [SeatSet; 3] = [topic.nappers(), topic.followers(), topic.armed()];
