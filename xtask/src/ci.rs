@@ -93,13 +93,16 @@ fn clippy() -> Result<()> {
     Ok(())
 }
 
+/// The tests have what needs no special machine, beside the default features.
+const TESTED: &str = "--features=am-message/async,atomic-matrix/async";
+
 fn test() -> Result<()> {
     if process::has_subcommand("nextest") {
-        return process::run(&mut cargo(["nextest", "run", "--workspace"]));
+        return process::run(&mut cargo(["nextest", "run", "--workspace", TESTED]));
     }
     // The doctests are a step of their own.
     let targets = ["--lib", "--bins", "--tests", "--examples"];
-    process::run(cargo(["test", "--workspace"]).args(targets))
+    process::run(cargo(["test", "--workspace", TESTED]).args(targets))
 }
 
 fn doctest() -> Result<()> {

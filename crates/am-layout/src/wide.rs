@@ -138,6 +138,22 @@ impl Wide {
         old
     }
 
+    /// Sets the bits of `mask`, followed by a full barrier; returns the value before.
+    #[inline]
+    pub fn fetch_or_full(&self, mask: u64) -> u64 {
+        let old = self.counted().fetch_or(mask, AcqRel);
+        full_barrier();
+        old
+    }
+
+    /// Keeps only the bits of `mask`, followed by a full barrier; returns the value before.
+    #[inline]
+    pub fn fetch_and_full(&self, mask: u64) -> u64 {
+        let old = self.counted().fetch_and(mask, AcqRel);
+        full_barrier();
+        old
+    }
+
     /// Adds 1, wrapping, followed by a full barrier; returns the value before.
     #[inline]
     pub fn increment_full(&self) -> u64 {
@@ -172,5 +188,8 @@ mod tests {
         wide.store(u64::MAX);
         assert_eq!(wide.increment_full(), u64::MAX);
         assert_eq!(wide.load(), 0);
+        assert_eq!(wide.fetch_or_full(1 << 40 | 1), 0);
+        assert_eq!(wide.fetch_and_full(!1), 1 << 40 | 1);
+        assert_eq!(wide.load(), 1 << 40);
     }
 }

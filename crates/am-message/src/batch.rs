@@ -242,6 +242,7 @@ pub struct Batch<'r, S: MessageSet + ?Sized> {
 /// One message of a [`Batch`].
 pub struct Item<'b, S: MessageSet + ?Sized> {
     found: &'b Found,
+    stamped: bool,
     _set: PhantomData<fn() -> Box<S>>,
 }
 
@@ -255,12 +256,19 @@ impl<S: MessageSet + ?Sized> Batch<'_, S> {
 
     /// Returns the messages, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Item<'_, S>> {
-        self.reader.found.iter().map(|found| Item { found, _set: PhantomData })
+        let stamped = self.reader.is_stamped();
+        self.reader.found.iter().map(move |found| Item { found, stamped, _set: PhantomData })
     }
 
     /// Lets the messages go without taking any: this reader gets them again.
     pub fn put_back(mut self) {
         self.fate = Fate::Kept;
+    }
+
+    /// Gives the messages back to the group: another member gets them, as [`Received::nack`](crate::Received::nack)
+    /// does. A reader in no group gets them again.
+    pub fn nack(mut self) {
+        self.fate = Fate::Returned;
     }
 }
 
@@ -283,7 +291,7 @@ impl<'b, S: MessageSet + ?Sized> Item<'b, S> {
     /// Returns what is known of it.
     #[must_use]
     pub fn info(&self) -> Info {
-        Info::of(&self.found.held)
+        Info::of(&self.found.held, self.stamped)
     }
 
     /// Returns its number in the topic, from 0.
@@ -295,7 +303,7 @@ impl<'b, S: MessageSet + ?Sized> Item<'b, S> {
 
 impl<S: MessageSet + ?Sized> Drop for Batch<'_, S> {
     fn drop(&mut self) {
-        if matches!(self.fate, Fate::Kept) {
+        if !matches!(self.fate, Fate::Done) {
             // They are found damaged again.
             self.reader.damaged -= self.span - self.reader.found.len() as u64;
         }

@@ -97,6 +97,33 @@ pub enum TopicError {
         /// The clients asked for.
         clients: usize,
     },
+    /// The reader's bell cannot be made, or not be listened at.
+    #[error("topic {name:?}: {cause}")]
+    Bell {
+        /// The topic's name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        cause: am_shm::Error,
+    },
+    /// No reactor watches the reader's bell.
+    #[cfg(feature = "async")]
+    #[error("topic {name:?}: cannot watch the reader's bell: {cause}")]
+    Watch {
+        /// The topic's name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The reader was opened without a bell, or cannot have one.
+    #[error(
+        "the reader of topic {name:?} has no bell: open it with one, in a segment that has a name (a memfd has none)"
+    )]
+    NoBell {
+        /// The topic's name.
+        name: String,
+    },
     /// All posters' numbers are taken.
     #[error("topic {name:?} has {maximum} posters already")]
     TooManyPosters {

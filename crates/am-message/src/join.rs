@@ -3,7 +3,7 @@
 use crate::error::TopicError;
 use crate::source::Source;
 use crate::{MessageSet, Reader, Start, Topic};
-use am_shm::WaitStrategy;
+use am_shm::{Bell, WaitStrategy};
 use am_topic::{NoGroup, NoLeader, READERS, ReaderId};
 use xxhash_rust::const_xxh3::xxh3_64;
 
@@ -14,6 +14,7 @@ pub struct ReaderBuilder<S: MessageSet + ?Sized> {
     topic: Topic<S>,
     start: Start,
     strategy: WaitStrategy,
+    has_bell: bool,
     group: Option<String>,
     /// `None` for one that cannot be followed here.
     leaders: Vec<Option<ReaderId>>,
@@ -22,7 +23,7 @@ pub struct ReaderBuilder<S: MessageSet + ?Sized> {
 impl<S: MessageSet + ?Sized> ReaderBuilder<S> {
     pub(crate) fn new(topic: Topic<S>) -> Self {
         let (start, strategy) = (Start::Latest, WaitStrategy::default());
-        Self { topic, start, strategy, group: None, leaders: Vec::new() }
+        Self { topic, start, strategy, has_bell: false, group: None, leaders: Vec::new() }
     }
 
     /// Sets where the reader begins; the default is with what is posted after it joined.
@@ -34,6 +35,46 @@ impl<S: MessageSet + ?Sized> ReaderBuilder<S> {
     /// Sets how the reader waits; the default spins for some microseconds, then sleeps.
     pub fn wait(mut self, strategy: WaitStrategy) -> Self {
         self.strategy = strategy;
+        self
+    }
+
+    /// Gives the reader a [bell](Reader::bell): a descriptor for those who wait in `poll` or `epoll` for several
+    /// things at once. It can wait in its own calls all the same.
+    ///
+    /// The bell is a named pipe beside the segment's file, which goes when the reader is dropped. Only
+    /// processes of the same user can ring it.
+    ///
+    /// ```
+    /// # use am_matrix::{Arena, Matrix, plan};
+    /// # use am_message::Topic;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let matrix = Matrix::format(Arena::heap(1 << 20), &plan(1 << 20, 60, 30)?)?;
+    /// # let folder = std::env::temp_dir().join(format!("am-message-bell-{}", std::process::id()));
+    /// # std::fs::create_dir(&folder)?;
+    /// # let path = folder.join("segment");
+    /// use nix::poll::{PollFd, PollFlags, poll};
+    /// use std::os::fd::AsFd;
+    ///
+    /// let topic = Topic::<u64>::builder(&matrix, "t").bells_beside(&path).open_or_create()?;
+    /// let mut reader = topic.reader().with_bell().open()?;
+    /// topic.poster()?.post(&7)?;
+    /// let seven = loop {
+    ///     if let Some(message) = reader.try_read() {
+    ///         break *message.view()?;
+    ///     }
+    ///     if reader.arm()? {
+    ///         let bell = reader.bell().expect("it has one").as_fd();
+    ///         poll(&mut [PollFd::new(bell, PollFlags::POLLIN)], 1000u16)?; // and others beside it
+    ///     }
+    /// };
+    /// assert_eq!(seven, 7);
+    /// # drop(reader);
+    /// # std::fs::remove_dir(&folder)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_bell(mut self) -> Self {
+        self.has_bell = true;
         self
     }
 
@@ -55,7 +96,7 @@ impl<S: MessageSet + ?Sized> ReaderBuilder<S> {
     /// noticed within a tenth of a second. Who must not go on then asks
     /// [`Received::follows_all`](crate::Received::follows_all).
     pub fn after(mut self, other: &Reader<S>) -> Self {
-        let is_here = std::ptr::eq(other.shared.topic.bell(), self.topic.shared.topic.bell());
+        let is_here = std::ptr::eq(other.shared.topic.wakes(), self.topic.shared.topic.wakes());
         self.leaders.push(other.id().filter(|_| is_here));
         self
     }
@@ -70,8 +111,9 @@ impl<S: MessageSet + ?Sized> ReaderBuilder<S> {
     ///
     /// # Errors
     /// [`TopicError::TooManyReaders`] when there are 64; [`TopicError::NoGroup`] when there are too many groups or
-    /// members; [`TopicError::NoLeader`] when one to be followed is not there; [`TopicError::Matrix`] in a child
-    /// that inherited the matrix by fork.
+    /// members; [`TopicError::NoLeader`] when one to be followed is not there; [`TopicError::NoBell`] or
+    /// [`TopicError::Bell`] when it is to have a bell, and cannot; [`TopicError::Matrix`] in a child that
+    /// inherited the matrix by fork.
     pub fn open(self) -> Result<Reader<S>, TopicError> {
         let shared = self.topic.shared.clone();
         let owner = self.topic.owner()?;
@@ -84,7 +126,19 @@ impl<S: MessageSet + ?Sized> ReaderBuilder<S> {
             let followed = leader.ok_or(NoLeader::Gone).and_then(|leader| source.follow(leader));
             followed.map_err(|cause| TopicError::NoLeader { name: shared.name.clone(), cause })?;
         }
-        Ok(Reader::new(shared, source, self.strategy, !self.leaders.is_empty()))
+        let bell = self.listen(source.seat_number())?;
+        Ok(Reader::new(shared, source, self.strategy, !self.leaders.is_empty(), bell))
+    }
+
+    /// The bell of the reader with that seat, if it is to have one.
+    fn listen(&self, seat: u32) -> Result<Option<Bell>, TopicError> {
+        if !self.has_bell {
+            return Ok(None);
+        }
+        let shared = &self.topic.shared;
+        let name = || shared.name.clone();
+        let bells = shared.bells.as_ref().ok_or_else(|| TopicError::NoBell { name: name() })?;
+        bells.listen(seat).map(Some).map_err(|cause| TopicError::Bell { name: name(), cause })
     }
 
     fn join(&self, owner: u32) -> Result<Source, TopicError> {

@@ -32,12 +32,16 @@
 //! # }
 //! ```
 //!
+//! A reader waits as its [strategy](WaitStrategy) says, or for its [bell](ReaderBuilder::with_bell), a descriptor for `poll` and
+//! `epoll`. With the feature `async`, `ReaderBuilder::open_async` gives one whose waits are futures, under any executor.
+//!
 //! Two processes understand each other when the hashes of their layouts are equal: names of fields,
 //! their types, offsets and sizes. What a type is called decides nothing.
 
 #![cfg(not(loom))]
 
 mod batch;
+mod bells;
 mod bits;
 mod cell;
 mod error;
@@ -45,17 +49,22 @@ mod join;
 mod kind;
 mod layout_hash;
 pub mod message;
+mod owned;
 mod poster;
 mod reader;
 mod service;
 pub mod set;
 mod source;
+mod stamp;
+#[cfg(feature = "async")]
+mod stream;
 mod topic;
+mod typed;
 
 // The derives name this crate by what its user calls it, which is this name in here.
 extern crate self as am_message;
 
-pub use am_shm::WaitStrategy;
+pub use am_shm::{Bell, WaitStrategy};
 pub use am_topic::{NoGroup, NoLeader, ReaderId, Seq, Start};
 pub use batch::{Batch, Item, Posted};
 pub use error::{BatchError, PostError, RequestError, ResponseError, TopicError};
@@ -63,6 +72,7 @@ pub use join::ReaderBuilder;
 pub use kind::{Kind, Shape};
 pub use layout_hash::LayoutHasher;
 pub use message::Message;
+pub use owned::Owned;
 pub use poster::{Loan, Poster, Receipt};
 pub use reader::{Info, Reader, Received};
 pub use service::{
@@ -70,7 +80,10 @@ pub use service::{
     ServiceBuilder,
 };
 pub use set::{BadMessage, KindInfo, KindOf, MessageSet};
+#[cfg(feature = "async")]
+pub use stream::{AsyncReader, MessageStream};
 pub use topic::{Topic, TopicBuilder};
+pub use typed::TypedLoan;
 
 /// What the expansions of the derives need, under one path whatever crate is named.
 #[doc(hidden)]

@@ -159,8 +159,8 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         Ok(loan)
     }
 
-    #[inline]
     /// Lends memory for a message of that kind.
+    #[inline]
     pub(crate) fn lend(
         &self,
         bytes: usize,
@@ -203,7 +203,8 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     /// How this poster's messages of that kind are labelled now.
     #[inline]
     pub(crate) fn label(&self, poster: &am_topic::Poster<'static>, kind: u32) -> Label {
-        Label { kind, poster: poster.number() as u32, tag: self.tag.get() }
+        let tag = self.shared.stamp().unwrap_or(self.tag.get());
+        Label { kind, poster: poster.number() as u32, tag }
     }
 
     /// Puts a message that cells have room for into the topic.

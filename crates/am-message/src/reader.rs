@@ -6,7 +6,7 @@ use crate::topic::Shared;
 use crate::{BadMessage, KindOf, MessageSet};
 use am_layout::Offset;
 use am_matrix::prefetch_for_read;
-use am_shm::{WaitStrategy, Waiter};
+use am_shm::{Bell, WaitStrategy, Waiter};
 use am_topic::{Held, Next, Place, ReaderId, Seq};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often a reader that waits for other readers asks who is dead.
-const RECOVERY_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const RECOVERY_EVERY: Duration = Duration::from_millis(100);
 
 /// Sees every message of a topic from where it started on, or its share of a [group's](crate::ReaderBuilder::group).
 /// For one thread at a time.
@@ -24,7 +24,7 @@ pub struct Reader<S: MessageSet + ?Sized> {
     pub(crate) source: Source,
     pub(crate) shared: Arc<Shared>,
     waiter: Waiter,
-    naps: bool,
+    pub(crate) bell: Option<Bell>,
     /// It follows other readers, who wake it.
     follows: bool,
     pub(crate) damaged: u64,
@@ -54,16 +54,20 @@ pub struct Info {
     pub len_bytes: usize,
     /// The number of its poster.
     pub poster: u32,
+    /// When it was posted; 0 in a topic that is not stamped.
+    pub(crate) stamp_ns: u64,
 }
 
 impl Info {
-    pub(crate) fn of(held: &Held) -> Self {
+    /// What the slot says; `stamped` is the topic's.
+    pub(crate) fn of(held: &Held, stamped: bool) -> Self {
         let entry = &held.entry;
         Self {
             seq: held.seq,
             kind: entry.kind,
             len_bytes: entry.place.len as usize,
             poster: entry.poster,
+            stamp_ns: if stamped { entry.tag } else { 0 },
         }
     }
 }
@@ -74,20 +78,21 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         source: Source,
         strategy: WaitStrategy,
         follows: bool,
+        bell: Option<Bell>,
     ) -> Self {
+        // Whoever recovers this seat takes it out of both.
         if follows {
-            shared.topic.count_follower(1);
+            shared.topic.followers().insert(source.seat_number());
         }
-        let naps = matches!(strategy, WaitStrategy::SpinThenPark { .. });
-        if naps {
-            shared.topic.count_napper(1);
+        if bell.is_some() || matches!(strategy, WaitStrategy::SpinThenPark { .. }) {
+            shared.topic.nappers().insert(source.seat_number());
         }
         let waiter = Waiter::new(strategy);
         Self {
             source,
             shared,
             waiter,
-            naps,
+            bell,
             follows,
             damaged: 0,
             found: Vec::new(),
@@ -127,7 +132,8 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     /// In a lossy topic it may be gone before it is taken.
     pub fn inquire(&self) -> impl Iterator<Item = Info> + '_ {
         let seen = (0..).map_while(|ahead| self.source.peek(ahead));
-        seen.map(|held| Info::of(&held))
+        let stamped = self.is_stamped();
+        seen.map(move |held| Info::of(&held, stamped))
     }
 
     /// As [`inquire`](Self::inquire), of one kind.
@@ -161,6 +167,15 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         self.source.cursor()
     }
 
+    pub(crate) fn is_stamped(&self) -> bool {
+        self.shared.topic.shape().stamped
+    }
+
+    /// Whether it has to ask now and then who is dead, while it waits: it waits for other readers.
+    pub(crate) fn depends(&self) -> bool {
+        self.follows || self.source.is_member()
+    }
+
     fn look_until(&mut self, deadline: Option<Instant>) -> Option<Found> {
         self.wait_until(deadline, Self::look)
     }
@@ -178,8 +193,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         let shared = self.shared.clone();
         loop {
             // Who waits for other readers asks now and then whether they are dead.
-            let depends = self.follows || self.source.is_member();
-            let turn = depends.then(|| Instant::now() + RECOVERY_EVERY);
+            let turn = self.depends().then(|| Instant::now() + RECOVERY_EVERY);
             let end = turn.into_iter().chain(deadline).min();
             let found = waiter.wait(shared.berth(), || look(self), end);
             if found.is_some() || end == deadline {
@@ -324,7 +338,7 @@ impl<S: MessageSet + ?Sized> Received<'_, S> {
     /// Returns what is known of it.
     #[must_use]
     pub fn info(&self) -> Info {
-        Info::of(&self.found.held)
+        Info::of(&self.found.held, self.reader.is_stamped())
     }
 
     /// What its poster tagged it with.
@@ -389,11 +403,11 @@ unsafe impl<S: MessageSet + ?Sized> Sync for Received<'_, S> {}
 
 impl<S: MessageSet + ?Sized> Drop for Reader<S> {
     fn drop(&mut self) {
-        if self.naps {
-            self.shared.topic.count_napper(-1);
-        }
-        if self.follows {
-            self.shared.topic.count_follower(-1);
+        // First: the next reader in this seat listens at the same bell.
+        self.bell = None;
+        let (topic, seat) = (&self.shared.topic, self.source.seat_number());
+        for set in [topic.nappers(), topic.followers(), topic.armed()] {
+            set.remove(seat);
         }
     }
 }

@@ -83,6 +83,14 @@ impl Source {
         }
     }
 
+    /// The number of its seat among all of the topic.
+    pub fn seat_number(&self) -> u32 {
+        match self {
+            Self::Alone(reader) => reader.seat_number(),
+            Self::Member(member) => member.seat_number(),
+        }
+    }
+
     pub fn follow(&mut self, id: ReaderId) -> Result<(), NoLeader> {
         match self {
             Self::Alone(reader) => reader.follow(id),

@@ -1,6 +1,8 @@
 //! Topics: made, found, opened.
 
+use crate::bells::Bells;
 use crate::error::TopicError;
+use crate::stamp::now_ns;
 use crate::{MessageSet, Poster, ReaderBuilder};
 use am_layout::{Wide, Word};
 use am_matrix::{Error, Matrix, Spill, TOPIC_ALIGN_BYTES};
@@ -8,6 +10,7 @@ use am_shm::Berth;
 use am_topic::{BadTopic, Flow, POSTERS, Shape};
 use std::alloc::Layout;
 use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::SeqCst, fence};
 
@@ -34,26 +37,35 @@ pub(crate) struct Shared {
     /// A view into the matrix's arena; the matrix stands below and lives as long.
     pub topic: am_topic::Topic<'static>,
     pub name: String,
+    /// Where the segment has a name.
+    pub bells: Option<Bells>,
     pub matrix: Matrix,
 }
 
 impl Shared {
     pub fn berth(&self) -> Berth<'_> {
-        Berth::new(self.topic.sleepers(), self.topic.bell())
+        Berth::new(self.topic.asleep(), self.topic.wakes())
     }
 
-    /// Wakes readers that sleep.
+    /// Wakes readers that sleep, or wait for their bells.
     pub fn rouse(&self) {
-        if self.topic.nappers().load_relaxed() > 0 {
-            // Full barrier (E15): what was published before is seen by whoever is counted as asleep after.
+        if !self.topic.nappers().is_empty() {
+            // Full barrier (E15): what was published before is seen by whoever says that it sleeps after.
             fence(SeqCst);
-            self.berth().rouse(u32::MAX);
+            self.berth().rouse();
+            self.ring();
         }
+    }
+
+    /// The time that is told of a message that is posted now, if it is told.
+    #[inline]
+    pub fn stamp(&self) -> Option<u64> {
+        self.topic.shape().stamped.then(now_ns)
     }
 
     /// Wakes readers that follow one who went on.
     pub fn rouse_followers(&self) {
-        if self.topic.followers().load_relaxed() > 0 {
+        if !self.topic.followers().is_empty() {
             self.rouse();
         }
     }
@@ -68,6 +80,8 @@ pub struct TopicBuilder<S: MessageSet + ?Sized> {
     capacity: u64,
     flow: Flow,
     cell_bytes: usize,
+    stamped: bool,
+    segment: Option<PathBuf>,
     _set: PhantomData<Box<S>>,
 }
 
@@ -80,6 +94,8 @@ impl<S: MessageSet + ?Sized> Topic<S> {
             capacity: CAPACITY,
             flow: Flow::Lossless,
             cell_bytes: CELL_BYTES as usize,
+            stamped: false,
+            segment: None,
             _set: PhantomData,
         }
     }
@@ -132,6 +148,12 @@ impl<S: MessageSet + ?Sized> Topic<S> {
         self.shared.topic.shape().flow == Flow::Lossy
     }
 
+    /// Tells whether messages carry the time at which they were posted.
+    #[must_use]
+    pub fn is_stamped(&self) -> bool {
+        self.shared.topic.shape().stamped
+    }
+
     /// What was opened as a topic in a matrix, if it carries these messages.
     ///
     /// # Safety
@@ -139,6 +161,7 @@ impl<S: MessageSet + ?Sized> Topic<S> {
     pub(crate) unsafe fn over(
         matrix: &Matrix,
         name: &str,
+        bells: Option<Bells>,
         opened: Result<am_topic::Topic<'_>, BadTopic>,
     ) -> Result<Self, TopicError> {
         let topic = opened.map_err(|cause| TopicError::Bad { name: name.to_owned(), cause })?;
@@ -150,7 +173,7 @@ impl<S: MessageSet + ?Sized> Topic<S> {
         // moving the matrix does not change, and `Shared` keeps the matrix as long as the view.
         let topic =
             unsafe { std::mem::transmute::<am_topic::Topic<'_>, am_topic::Topic<'static>>(topic) };
-        let shared = Shared { topic, name: name.to_owned(), matrix: matrix.clone() };
+        let shared = Shared { topic, name: name.to_owned(), bells, matrix: matrix.clone() };
         Ok(Self { shared: Arc::new(shared), _set: PhantomData })
     }
 
@@ -183,6 +206,23 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
     /// is 64. Each slot of the ring is longer by so much.
     pub fn in_ring_up_to(mut self, bytes: usize) -> Self {
         self.cell_bytes = bytes;
+        self
+    }
+
+    /// Lets each message carry the time at which it was posted, so that readers can tell its
+    /// [age](crate::Info::age). A post reads the clock for that, some 20 ns; in other topics it does not.
+    pub fn stamped(mut self, stamped: bool) -> Self {
+        self.stamped = stamped;
+        self
+    }
+
+    /// Says where the segment's file is: the [bells](crate::ReaderBuilder::with_bell) of readers lie beside it.
+    ///
+    /// `atomic_matrix::Matrix::topic` does it by itself. All processes must say the same; one that does not, or whose
+    /// segment has no name, cannot ring anybody, and who waits for a bell learns of its posts when it
+    /// looks by itself.
+    pub fn bells_beside(mut self, segment: &Path) -> Self {
+        self.segment = Some(segment.into());
         self
     }
 
@@ -234,14 +274,17 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
         let opened = unsafe { self.matrix.open_topics(common.offset()) };
         let first = opened.map_err(|cause| self.refused(cause))?.next();
         let first = first.unwrap_or(Err(BadTopic::TooShort));
+        let bells = self.segment.as_ref().map(|segment| Bells::new(segment, &self.name));
         // SAFETY: it was opened in this matrix.
-        unsafe { Topic::over(&self.matrix, &self.name, first) }
+        unsafe { Topic::over(&self.matrix, &self.name, bells, first) }
     }
 
     fn shape(&self) -> Result<Shape, TopicError> {
         let too_many = || TopicError::Capacity { name: self.name.clone(), capacity: self.capacity };
         let cell_bytes = self.cell_bytes()?;
-        shape_for(self.capacity, self.flow, cell_bytes, S::LAYOUT).ok_or_else(too_many)
+        let (flow, stamped, set) = (self.flow, self.stamped, S::LAYOUT);
+        let like = Shape { slots_log: 0, flow, cell_bytes, set, stamped };
+        shape_for(self.capacity, like).ok_or_else(too_many)
     }
 
     /// The length of cells; lossy topics have none: their readers could not hold them.
@@ -261,15 +304,11 @@ impl<S: MessageSet + ?Sized> TopicBuilder<S> {
     }
 }
 
-/// The smallest shape with room for so many messages; `None` when there is none so large.
-pub(crate) fn shape_for(capacity: u64, flow: Flow, cell_bytes: u32, set: u64) -> Option<Shape> {
-    let shapes = (Shape::SLOTS_LOG_MIN..=Shape::SLOTS_LOG_MAX).map(|slots_log| Shape {
-        slots_log,
-        flow,
-        cell_bytes,
-        set,
-    });
-    shapes.into_iter().find(|shape| shape.history() >= capacity)
+/// A shape like that one, with the fewest slots that make room for so many messages; `None` when it takes too many.
+pub(crate) fn shape_for(capacity: u64, like: Shape) -> Option<Shape> {
+    let mut shapes =
+        (Shape::SLOTS_LOG_MIN..=Shape::SLOTS_LOG_MAX).map(|slots_log| Shape { slots_log, ..like });
+    shapes.find(|shape| shape.history() >= capacity)
 }
 
 /// Writes a fresh topic into bytes that nobody else sees yet, and that are all zero.

@@ -149,3 +149,17 @@ fn threads_that_post_and_read_in_batches_lose_nothing() {
     });
     assert!(matrix.check().is_empty());
 }
+
+#[test]
+fn batch_that_is_given_back_comes_again() {
+    let matrix = matrix_of(1 << 20);
+    let topic = Topic::<u64>::builder(&matrix, "t").open_or_create().unwrap();
+    let mut alone = topic.reader().open().unwrap();
+    let mut members = [(); 2].map(|()| topic.reader().group("g").open().unwrap());
+    topic.poster().unwrap().post_many(&[1, 2]).unwrap();
+    alone.read_many(5).nack();
+    assert_eq!(alone.read_many(5).len(), 2);
+    members[0].read_many(5).nack();
+    let again = members[1].read();
+    assert_eq!((again.view(), again.attempts()), (Ok(&1), 1));
+}

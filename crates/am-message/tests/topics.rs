@@ -83,6 +83,27 @@ fn loan_that_is_dropped_posts_nothing_and_leaves_nothing() {
 }
 
 #[test]
+fn loan_of_a_slice_is_filled_in_where_it_lies() {
+    let matrix = matrix();
+    let topic = Topic::<[u64]>::builder(&matrix, "t").capacity(64).open_or_create().unwrap();
+    let mut reader = topic.reader().open().unwrap();
+    let poster = topic.poster().unwrap();
+    for len in 0..128 {
+        let mut loan = poster.loan_slice::<u64>(len).unwrap();
+        assert_eq!(loan.len(), len);
+        loan.iter_mut().zip(0..).for_each(|(place, number)| *place = number);
+        loan.commit().unwrap();
+    }
+    let (loan, error) = poster.loan_slice::<u64>(3).unwrap().try_commit().unwrap_err();
+    assert_eq!((loan.expect("comes back").len(), error), (3, PostError::Full));
+    for len in 0..128 {
+        assert!(reader.read().view().unwrap().iter().copied().eq(0..len));
+    }
+    let too_long = poster.loan_slice::<u64>(usize::MAX / 4).unwrap_err();
+    assert!(matches!(too_long, PostError::TooLong { .. }), "{too_long}");
+}
+
+#[test]
 fn lossless_topic_is_full_until_its_reader_goes_on() {
     let matrix = matrix();
     let topic = Topic::<u64>::builder(&matrix, "t").capacity(64).open_or_create().unwrap();

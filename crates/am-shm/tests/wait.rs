@@ -29,26 +29,26 @@ const TURNS: u32 = 5_000;
 /// A place where one is told that a number of messages was posted.
 struct Topic<'a> {
     posted: &'a Word,
-    sleepers: &'a Word,
+    asleep: &'a Word,
     wakes: &'a Word,
 }
 
 impl<'a> Topic<'a> {
     /// The `n`-th one of a segment.
     fn of(segment: &'a Segment, n: usize) -> Self {
-        let [posted, sleepers, wakes] = &payload(segment.mapping())[3 * n..3 * n + 3] else {
+        let [posted, asleep, wakes] = &payload(segment.mapping())[3 * n..3 * n + 3] else {
             unreachable!("a slice of three")
         };
-        Self { posted, sleepers, wakes }
+        Self { posted, asleep, wakes }
     }
 
     fn berth(&self) -> Berth<'a> {
-        Berth::new(self.sleepers, self.wakes)
+        Berth::new(self.asleep, self.wakes)
     }
 
     fn post(&self) {
         self.posted.increment_full();
-        self.berth().rouse(u32::MAX);
+        self.berth().rouse();
     }
 
     /// Waits for more than `seen` messages, in sleeps as long as may be; panics if that takes too
@@ -122,7 +122,6 @@ fn processes_in_turn_lose_no_wake() {
         answers.read(&mut waiter, turn);
     }
     other.expect("done");
-    assert_eq!((calls.berth().sleepers(), answers.berth().sleepers()), (0, 0));
 }
 
 #[test]
@@ -152,15 +151,14 @@ fn readers_of_every_strategy_at_two_mappings_get_every_message() {
             round.wait();
         }
     });
-    assert_eq!(Topic::of(&one, 0).berth().sleepers(), 0);
 }
 
 #[test]
-fn readers_that_stand_in_for_one_another_are_woken_one_by_one() {
+fn readers_that_take_messages_from_one_another_are_all_woken() {
     const MESSAGES: u32 = 3_000;
     let (posted, taken) = (Word::new(0), Word::new(0));
-    let (sleepers, wakes) = (Word::new(0), Word::new(0));
-    let berth = Berth::new(&sleepers, &wakes);
+    let (asleep, wakes) = (Word::new(0), Word::new(0));
+    let berth = Berth::new(&asleep, &wakes);
     let take = || {
         let next = taken.load();
         (next < posted.load() && taken.cas(next, next + 1).is_ok()).then_some(next)
@@ -176,7 +174,7 @@ fn readers_that_stand_in_for_one_another_are_woken_one_by_one() {
         }
         for sent in 0..MESSAGES {
             posted.increment_full();
-            berth.rouse(1);
+            berth.rouse();
             let begun = Instant::now();
             while taken.load() <= sent {
                 assert!(begun.elapsed() < PATIENCE, "message {sent} was not taken");
@@ -189,12 +187,12 @@ fn readers_that_stand_in_for_one_another_are_woken_one_by_one() {
 
 #[test]
 fn wake_that_never_comes_costs_one_slice() {
-    let (posted, sleepers, wakes) = (Word::new(0), Word::new(0), Word::new(0));
+    let (posted, asleep, wakes) = (Word::new(0), Word::new(0), Word::new(0));
     let slice = Duration::from_millis(50);
     let found_at = thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let look = || (posted.load() == 1).then(Instant::now);
-            Waiter::new(PARK).slice(slice).wait(Berth::new(&sleepers, &wakes), look, None)
+            Waiter::new(PARK).slice(slice).wait(Berth::new(&asleep, &wakes), look, None)
         });
         thread::sleep(Duration::from_millis(20));
         posted.store(1); // and the poster dies
@@ -205,43 +203,31 @@ fn wake_that_never_comes_costs_one_slice() {
 }
 
 #[test]
-fn sleeper_that_was_killed_costs_calls_and_can_be_discounted() {
+fn sleeper_that_was_killed_costs_one_call() {
     let scratch = Scratch::new();
     let segment = blank(&scratch);
     let topic = Topic::of(&segment, 0);
     let mut other = Actor::start("sleep", &scratch, Stdio::null());
     other.expect("ready");
     let begun = Instant::now();
-    while topic.berth().sleepers() == 0 && begun.elapsed() < PATIENCE {
+    while !topic.berth().has_sleeper() && begun.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(1));
     }
     drop(other); // kills it
 
-    assert_eq!(topic.berth().sleepers(), 1);
-    assert_eq!(topic.berth().rouse(u32::MAX), 0, "the dead do not sleep");
-    topic.berth().discount();
-    assert_eq!(topic.berth().sleepers(), 0);
+    assert!(topic.berth().has_sleeper());
+    assert_eq!(topic.berth().rouse(), 0, "the dead do not sleep");
+    assert!(!topic.berth().has_sleeper(), "the next post calls the kernel for nobody");
     topic.post();
     topic.read(&mut patient(PARK), 0);
-}
-
-#[test]
-fn look_that_panics_is_counted_out() {
-    let (sleepers, wakes) = (Word::new(0), Word::new(0));
-    let look = || -> Option<()> { panic!("on purpose") };
-    let caught = std::panic::catch_unwind(|| {
-        Berth::new(&sleepers, &wakes).sleep(look, Duration::ZERO);
-    });
-    assert!(caught.is_err());
-    assert_eq!(sleepers.load(), 0);
 }
 
 // --- time ---------------------------------------------------------------------------------------
 
 #[test]
 fn deadline_ends_every_strategy() {
-    let (sleepers, wakes) = (Word::new(0), Word::new(0));
-    let berth = Berth::new(&sleepers, &wakes);
+    let (asleep, wakes) = (Word::new(0), Word::new(0));
+    let berth = Berth::new(&asleep, &wakes);
     let time = Duration::from_millis(60);
     for strategy in [WaitStrategy::Spin, WaitStrategy::YIELD, WaitStrategy::PARK, PARK] {
         let begun = Instant::now();
@@ -297,11 +283,11 @@ fn parked_reader_uses_no_processor_time() {
         let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("tells");
         (usage.user_time() + usage.system_time()).num_microseconds()
     }
-    let (sleepers, wakes) = (Word::new(0), Word::new(0));
+    let (asleep, wakes) = (Word::new(0), Word::new(0));
     let deadline = Some(Instant::now() + Duration::from_secs(1));
     let mut waiter = Waiter::new(WaitStrategy::default());
     let before = processor_time();
-    assert!(waiter.wait(Berth::new(&sleepers, &wakes), || None::<()>, deadline).is_none());
+    assert!(waiter.wait(Berth::new(&asleep, &wakes), || None::<()>, deadline).is_none());
     let used = processor_time() - before;
     println!("a second of waiting took {used} us of processor time");
     assert!(used < 5_000, "a second of waiting took {used} us of processor time");

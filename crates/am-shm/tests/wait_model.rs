@@ -40,31 +40,75 @@ fn futex_wake(_: &Word, _: u32) -> usize {
     0
 }
 
-/// A topic of one word, which counts the messages.
+/// A topic of one word, which counts the messages, and one reader's bell.
 struct Topic {
     posted: Word,
-    sleepers: Word,
+    asleep: Word,
     wakes: Word,
+    /// The reader of the bell waits for it.
+    armed: Word,
+    rings: Mutex<bool>,
+    rung: Condvar,
 }
 
 impl Topic {
     fn new() -> Arc<Self> {
-        Arc::new(Self { posted: Word::new(0), sleepers: Word::new(0), wakes: Word::new(0) })
+        Arc::new(Self {
+            posted: Word::new(0),
+            asleep: Word::new(0),
+            wakes: Word::new(0),
+            armed: Word::new(0),
+            rings: Mutex::new(false),
+            rung: Condvar::new(),
+        })
     }
 
     fn berth(&self) -> Berth<'_> {
-        Berth::new(&self.sleepers, &self.wakes)
+        Berth::new(&self.asleep, &self.wakes)
     }
 
     fn post(&self) {
         self.posted.increment_full();
-        self.berth().rouse(u32::MAX);
+        self.berth().rouse();
+        if self.berth().disarm() && self.armed.swap_full(0) == 1 {
+            self.ring();
+        }
+    }
+
+    fn look(&self, count: u32) -> Option<()> {
+        (self.posted.load() >= count).then_some(())
     }
 
     /// Sleeps until there are `count` messages.
     fn read(&self, count: u32) {
-        let look = || (self.posted.load() >= count).then_some(());
+        let look = || self.look(count);
         while look().is_none() && self.berth().sleep(look, Duration::MAX).is_none() {}
+    }
+
+    /// Waits for the bell until there are `count` messages.
+    fn listen(&self, count: u32) {
+        while self.look(count).is_none() {
+            // It is drained first.
+            *self.rings.lock().unwrap() = false;
+            self.armed.swap_full(1);
+            if self.berth().arm(|| self.look(count)).is_some() {
+                return;
+            }
+            self.poll();
+        }
+    }
+
+    fn ring(&self) {
+        *self.rings.lock().unwrap() = true;
+        self.rung.notify_all();
+    }
+
+    /// Waits until the bell is rung.
+    fn poll(&self) {
+        let mut rings = self.rings.lock().unwrap();
+        while !*rings {
+            rings = self.rung.wait(rings).unwrap();
+        }
     }
 }
 
@@ -105,7 +149,9 @@ fn check(bodies: &'static [fn(&Topic)]) {
         for other in others {
             other.join().unwrap();
         }
-        assert_eq!(topic.topic().sleepers.load(), 0, "somebody was not counted out");
+        let berth = topic.topic().berth();
+        (berth.rouse(), berth.disarm());
+        assert!(!berth.has_sleeper() && !berth.has_armed(), "posts would call the kernel for ever");
     });
 }
 
@@ -133,7 +179,41 @@ fn messages_one_after_the_other_wake_a_reader_that_slept_before() {
     check(Box::leak(Box::new([(|t: &Topic| t.read(2)) as fn(&Topic), twice])));
 }
 
+#[test]
+fn sleeper_that_dies_neither_hides_another_nor_costs_more_than_one_wake() {
+    check(&[
+        |t| t.read(1),
+        |t| {
+            // All that it leaves behind.
+            t.asleep.fetch_or_full(1);
+        },
+        |t| t.post(),
+    ]);
+}
+
+#[test]
+fn bell_is_rung_for_a_message_posted_while_its_reader_arms() {
+    check(&[|t| t.listen(1), |t| t.post()]);
+}
+
+#[test]
+fn bell_is_rung_for_the_last_message_of_two_posters() {
+    check(&[|t| t.listen(2), |t| t.post(), |t| t.post()]);
+}
+
+#[test]
+fn message_reaches_a_sleeper_and_a_bell() {
+    check(&[|t| t.post(), |t| t.listen(1), |t| t.read(1)]);
+}
+
 // --- what must fail -----------------------------------------------------------------------------
+
+/// Sleeps as [`Berth::sleep`] does, by steps that a model changes.
+fn sleep_if(t: &Topic, seen: u32, count: u32) {
+    if t.look(count).is_none() {
+        futex_wait(&t.wakes, seen, None);
+    }
+}
 
 #[test]
 #[should_panic(expected = "deadlock")]
@@ -142,7 +222,7 @@ fn publication_without_a_barrier_loses_a_wake() {
         |t| t.read(1),
         |t| {
             t.posted.store(1);
-            t.berth().rouse(u32::MAX);
+            t.berth().rouse();
         },
     ]);
 }
@@ -167,7 +247,7 @@ fn wake_that_is_not_counted_is_lost() {
         |t| t.read(1),
         |t| {
             t.posted.increment_full();
-            if t.berth().sleepers() != 0 {
+            if t.asleep.swap_full(0) != 0 {
                 futex_wake(&t.wakes, u32::MAX);
             }
         },
@@ -176,15 +256,95 @@ fn wake_that_is_not_counted_is_lost() {
 
 #[test]
 #[should_panic(expected = "deadlock")]
-fn sleeper_that_counts_itself_without_a_barrier_loses_a_wake() {
+fn wake_that_is_counted_before_the_bit_is_cleared_is_lost() {
+    check(&[
+        |t| t.read(1),
+        |t| {
+            // It is about another message, which nobody waits for.
+            if t.asleep.load() != 0 {
+                t.wakes.increment_full();
+                t.asleep.swap_full(0);
+                futex_wake(&t.wakes, u32::MAX);
+            }
+        },
+        |t| t.post(),
+    ]);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn sleeper_that_says_so_without_a_barrier_loses_a_wake() {
     check(&[
         |t| {
-            t.sleepers.count(1);
             let seen = t.wakes.load();
-            if t.posted.load() == 0 {
-                futex_wait(&t.wakes, seen, None);
+            t.asleep.store(1);
+            sleep_if(t, seen, 1);
+        },
+        |t| t.post(),
+    ]);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn sleeper_that_reads_the_wakes_after_it_said_so_loses_a_wake() {
+    check(&[
+        |t| {
+            while t.look(2).is_none() {
+                t.asleep.swap_full(1);
+                let seen = t.wakes.load();
+                sleep_if(t, seen, 2);
             }
-            t.sleepers.decrement();
+        },
+        |t| t.post(),
+        |t| t.post(),
+    ]);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn bell_that_is_armed_without_a_second_look_is_not_rung() {
+    check(&[
+        |t| {
+            while t.look(1).is_none() {
+                t.armed.swap_full(1);
+                let _ = t.berth().arm(|| None::<()>);
+                t.poll();
+            }
+        },
+        |t| t.post(),
+    ]);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn bell_that_is_drained_after_it_was_armed_loses_a_ring() {
+    check(&[
+        |t| {
+            while t.look(1).is_none() {
+                t.armed.swap_full(1);
+                if t.berth().arm(|| t.look(1)).is_some() {
+                    return;
+                }
+                *t.rings.lock().unwrap() = false;
+                t.poll();
+            }
+        },
+        |t| t.post(),
+    ]);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn bell_whose_reader_is_named_after_it_is_armed_is_not_rung() {
+    check(&[
+        |t| {
+            while t.look(1).is_none() {
+                if t.berth().arm(|| t.look(1)).is_some() {
+                    return;
+                }
+                t.armed.swap_full(1);
+                t.poll();
+            }
         },
         |t| t.post(),
     ]);

@@ -1,6 +1,6 @@
 //! A group: readers that share its messages. Where each message of it is, the words say (M8).
 
-use crate::layout::{GROUPS, MEMBERS, Topic};
+use crate::layout::{GROUPS, MEMBERS, READERS, Topic};
 use crate::reader::Start;
 use am_layout::Wide;
 
@@ -107,6 +107,7 @@ impl Return {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Group<'a> {
     topic: Topic<'a>,
+    index: usize,
     head: &'a [Wide],
     members: &'a [Wide],
     returns: &'a [Wide],
@@ -140,11 +141,12 @@ impl<'a> MemberSeat<'a> {
 impl<'a> Group<'a> {
     pub fn over(
         topic: Topic<'a>,
+        index: usize,
         head: &'a [Wide],
         members: &'a [Wide],
         returns: &'a [Wide],
     ) -> Self {
-        Self { topic, head, members, returns }
+        Self { topic, index, head, members, returns }
     }
 
     /// The group's name; 0 for none yet. It stays.
@@ -173,6 +175,11 @@ impl<'a> Group<'a> {
     pub fn seat(&self, code: u64) -> MemberSeat<'a> {
         let len = self.members.len() / MEMBERS;
         MemberSeat(&self.members[(code - FIRST_MEMBER) as usize * len..][..len])
+    }
+
+    /// A member's number among all [seats](crate::SEATS) of the topic.
+    pub fn seat_number(&self, code: u64) -> usize {
+        READERS + self.index * MEMBERS + (code - FIRST_MEMBER) as usize
     }
 
     pub fn entries(&self) -> core::slice::Iter<'a, Wide> {

@@ -1,6 +1,7 @@
 //! Where everything of a topic lies in its words.
 
 use crate::group::Group;
+use crate::seats::{SET, SeatSet};
 use crate::slot::{ABORTED, PUBLISHED, Place, SLOT, Seq, Slot, state};
 use am_layout::{Wide, Word};
 
@@ -29,7 +30,11 @@ const SHAPE_AT: usize = 1;
 const SET_AT: usize = 2;
 const TAIL_AT: usize = LINE;
 const JOINS_AT: usize = 2 * LINE;
-const READERS_AT: usize = 3 * LINE;
+const NAPPERS_AT: usize = JOINS_AT + 1;
+const FOLLOWERS_AT: usize = NAPPERS_AT + SET;
+/// In lines of its own: it changes whenever a reader waits for its bell.
+const ARMED_AT: usize = (FOLLOWERS_AT + SET).next_multiple_of(LINE);
+const READERS_AT: usize = ARMED_AT + SET.next_multiple_of(LINE);
 const POSTERS_AT: usize = READERS_AT + READERS * LINE;
 const ORPHANS_AT: usize = POSTERS_AT + POSTERS;
 const GROUPS_AT: usize = (ORPHANS_AT + 2 * HELD_MAX).next_multiple_of(LINE);
@@ -38,8 +43,8 @@ const MEMBER: usize = if cfg!(loom) { 4 } else { 8 };
 const GROUP: usize = LINE + MEMBERS * MEMBER + RETURNS;
 /// Wide words before the slots.
 pub const WIDES_FIXED: usize = GROUPS_AT + (GROUPS * GROUP).next_multiple_of(LINE);
-const BELL_AT: usize = 0;
-const SLEEPERS_AT: usize = if cfg!(loom) { 1 } else { 32 };
+const WAKES_AT: usize = 0;
+const ASLEEP_AT: usize = if cfg!(loom) { 1 } else { 32 };
 
 /// What becomes of messages that a slow reader has not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +69,13 @@ pub struct Shape {
     pub cell_bytes: u32,
     /// Names what the messages are made of, for whoever opens the topic.
     pub set: u64,
+    /// Each message's [tag](crate::Entry::tag) is the time at which it was posted.
+    pub stamped: bool,
 }
+
+/// Bits of the word that says the shape, over the slots' power of two and the length of cells.
+const LOSSY_BIT: u64 = 1 << 32;
+const STAMPED_BIT: u64 = 1 << 33;
 
 impl Shape {
     /// Fewest slots, as a power of two: a batch, and as many again.
@@ -116,19 +127,17 @@ impl Shape {
 
     /// The shape as the topic's words tell it, all but its set.
     fn raw(&self) -> u64 {
-        let flow = u64::from(self.flow == Flow::Lossy);
-        u64::from(self.slots_log) | u64::from(self.cell_bytes) << 8 | flow << 32
+        let lossy = if self.flow == Flow::Lossy { LOSSY_BIT } else { 0 };
+        let stamped = if self.stamped { STAMPED_BIT } else { 0 };
+        u64::from(self.slots_log) | u64::from(self.cell_bytes) << 8 | lossy | stamped
     }
 
     fn from_raw(raw: u64, set: u64) -> Option<Self> {
-        let flow = match raw >> 32 {
-            0 => Flow::Lossless,
-            1 => Flow::Lossy,
-            _ => return None,
-        };
+        let flow = if raw & LOSSY_BIT == 0 { Flow::Lossless } else { Flow::Lossy };
         let (slots_log, cell_bytes) = (raw as u32 & 0xff, raw as u32 >> 8);
-        let shape = Self { slots_log, flow, cell_bytes, set };
-        shape.is_valid().then_some(shape)
+        let shape = Self { slots_log, flow, cell_bytes, set, stamped: raw & STAMPED_BIT != 0 };
+        // No other bits.
+        (shape.is_valid() && shape.raw() == raw).then_some(shape)
     }
 }
 
@@ -161,7 +170,7 @@ pub struct Topic<'a> {
 
 impl<'a> Topic<'a> {
     /// 32-bit words that a topic needs beside its wide ones.
-    pub const WORDS: usize = SLEEPERS_AT + 1;
+    pub const WORDS: usize = ASLEEP_AT + 1;
 
     /// Makes a topic in words that are all zero and that nobody else uses yet.
     ///
@@ -220,50 +229,36 @@ impl<'a> Topic<'a> {
     /// The word that parked readers sleep on; it changes whenever they shall look again.
     #[must_use]
     #[inline]
-    pub fn bell(&self) -> &'a Word {
-        &self.words[BELL_AT]
+    pub fn wakes(&self) -> &'a Word {
+        &self.words[WAKES_AT]
     }
 
-    /// How many readers sleep, or are about to.
+    /// Says whether readers sleep, or wait for their bells.
     #[must_use]
     #[inline]
-    pub fn sleepers(&self) -> &'a Word {
-        &self.words[SLEEPERS_AT]
+    pub fn asleep(&self) -> &'a Word {
+        &self.words[ASLEEP_AT]
     }
 
-    /// How many readers may ever sleep: while there is none, posters need not ask for
-    /// [sleepers](Self::sleepers).
+    /// The readers that may ever sleep: while there is none, posters need not ask whether any is
+    /// [asleep](Self::asleep).
     #[must_use]
     #[inline]
-    pub fn nappers(&self) -> &'a Wide {
-        &self.wides[JOINS_AT + 1]
+    pub fn nappers(&self) -> SeatSet<'a> {
+        SeatSet::over(&self.wides[NAPPERS_AT..NAPPERS_AT + SET])
     }
 
-    /// How many readers follow others: while there is none, a reader that goes on need not tell anybody.
+    /// The readers that follow others: while there is none, a reader that goes on need not tell anybody.
     #[must_use]
-    pub fn followers(&self) -> &'a Wide {
-        &self.wides[JOINS_AT + 2]
+    #[inline]
+    pub fn followers(&self) -> SeatSet<'a> {
+        SeatSet::over(&self.wides[FOLLOWERS_AT..FOLLOWERS_AT + SET])
     }
 
-    /// Counts a reader that may sleep, or one less.
-    pub fn count_napper(&self, more: i64) {
-        Self::count(self.nappers(), more);
-    }
-
-    /// Counts a reader that follows others, or one less.
-    pub fn count_follower(&self, more: i64) {
-        Self::count(self.followers(), more);
-    }
-
-    fn count(word: &Wide, more: i64) {
-        // Bounded: who loses a million exchanges leaves the count wrong, which costs time, or a slice of sleep.
-        let mut seen = word.load();
-        for _ in 0..1 << 20 {
-            match word.cas_full(seen, seen.saturating_add_signed(more)) {
-                Ok(()) => return,
-                Err(now) => seen = now,
-            }
-        }
+    /// The readers that wait for their bells, or are about to.
+    #[must_use]
+    pub fn armed(&self) -> SeatSet<'a> {
+        SeatSet::over(&self.wides[ARMED_AT..ARMED_AT + SET])
     }
 
     /// Returns where a message lies, if it is there to be read; a hint.
@@ -359,10 +354,10 @@ impl<'a> Topic<'a> {
     pub(crate) fn groups(&self) -> impl Iterator<Item = Group<'a>> + use<'a> {
         let topic = *self;
         let wides = &self.wides[GROUPS_AT..GROUPS_AT + GROUPS * GROUP];
-        wides.chunks_exact(GROUP).map(move |wides| {
+        wides.chunks_exact(GROUP).enumerate().map(move |(index, wides)| {
             let (head, rest) = wides.split_at(LINE);
             let (members, returns) = rest.split_at(MEMBERS * MEMBER);
-            Group::over(topic, head, members, returns)
+            Group::over(topic, index, head, members, returns)
         })
     }
 

@@ -23,6 +23,7 @@ mod member;
 mod poster;
 mod reader;
 mod recover;
+mod seats;
 mod slot;
 
 pub use claim::{Claim, Claims, Full, Orphaned};
@@ -35,4 +36,5 @@ pub use member::Member;
 pub use poster::{NoRoom, Poster};
 pub use reader::{Held, Next, Reader, Start};
 pub use recover::{Found, Morgue, Recoverer};
+pub use seats::{SEATS, SeatSet};
 pub use slot::{Entry, Place, Seq};

@@ -80,6 +80,12 @@ impl<'a> Member<'a> {
         self.current.as_ref().map_or(0, |(delivery, _)| delivery.attempts)
     }
 
+    /// As [`Reader::seat_number`](crate::Reader::seat_number).
+    #[must_use]
+    pub fn seat_number(&self) -> u32 {
+        self.group.seat_number(self.code) as u32
+    }
+
     /// As [`Reader::follow`](crate::Reader::follow).
     ///
     /// # Errors

@@ -115,6 +115,12 @@ impl<'a> Reader<'a> {
         self.id
     }
 
+    /// Returns the number of this reader's seat, among all [seats](crate::SEATS) of the topic.
+    #[must_use]
+    pub fn seat_number(&self) -> u32 {
+        self.id.seat as u32
+    }
+
     /// Follows another reader: what that has not let go does not come to this one.
     ///
     /// When the other one leaves, or is recovered from, this one goes on by itself: see

@@ -54,8 +54,9 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
                 found(Found::Poster);
             }
         }
-        for seat in self.topic.seats() {
+        for (number, seat) in self.topic.seats().enumerate() {
             if self.is_dead(seat.owner().load() >> 1) {
+                self.topic.forget_seat(number);
                 seat.hold().store(0);
                 seat.owner().store(0);
                 found(Found::Reader);
@@ -64,6 +65,7 @@ impl<'a, M: Morgue> Recoverer<'a, M> {
         for group in self.topic.groups() {
             for code in group.codes().filter(|&code| self.is_dead(group.seat(code).owner().load()))
             {
+                self.topic.forget_seat(group.seat_number(code));
                 group.leave(code);
                 found(Found::Reader);
             }

@@ -80,7 +80,8 @@ fn read(reader: &mut Reader<'_>) {
 }
 
 fn play(flow: Flow, steps: &[Step]) {
-    let shape = Shape { slots_log: Shape::SLOTS_LOG_MIN, flow, cell_bytes: 0, set: 42 };
+    let shape =
+        Shape { slots_log: Shape::SLOTS_LOG_MIN, flow, cell_bytes: 0, set: 42, stamped: false };
     let words: Vec<Word> = (0..Topic::WORDS).map(|_| Word::new(0)).collect();
     let wides: Vec<Wide> = (0..shape.wides()).map(|_| Wide::new(0)).collect();
     let topic = Topic::format(&words, &wides, shape).unwrap();

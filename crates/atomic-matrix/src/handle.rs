@@ -80,7 +80,11 @@ impl Matrix {
     /// # }
     /// ```
     pub fn topic<S: MessageSet + ?Sized>(&self, name: &str) -> TopicBuilder<S> {
-        Topic::builder(&self.core, name)
+        let builder = Topic::builder(&self.core, name);
+        match self.path() {
+            Some(path) => builder.bells_beside(path),
+            None => builder,
+        }
     }
 
     /// Starts the settings for a service of that name (1 to 48 bytes): clients send requests of the set `Q`, and each

@@ -93,13 +93,16 @@ pub use am_matrix::{
 };
 #[doc(hidden)]
 pub use am_message::__derive; // what the derives name
+#[cfg(feature = "async")]
+#[doc(inline)]
+pub use am_message::{AsyncReader, MessageStream};
 #[doc(inline)]
 pub use am_message::{
-    BadMessage, Batch, BatchError, Client, Delivery, Info, Item, Kind, KindInfo, KindOf, Loan,
-    Message, MessageSet, NoGroup, NoLeader, Pending, PostError, Posted, Poster, Reader,
-    ReaderBuilder, ReaderId, Receipt, Received, Request, RequestError, RequestLoan, Response,
-    ResponseError, ResponseLoan, Seq, Server, Service, ServiceBuilder, Shape, Start, Topic,
-    TopicBuilder, TopicError, WaitStrategy,
+    BadMessage, Batch, BatchError, Bell, Client, Delivery, Info, Item, Kind, KindInfo, KindOf,
+    Loan, Message, MessageSet, NoGroup, NoLeader, Owned, Pending, PostError, Posted, Poster,
+    Reader, ReaderBuilder, ReaderId, Receipt, Received, Request, RequestError, RequestLoan,
+    Response, ResponseError, ResponseLoan, Seq, Server, Service, ServiceBuilder, Shape, Start,
+    Topic, TopicBuilder, TopicError, TypedLoan, WaitStrategy,
 };
 #[cfg(feature = "numa")]
 #[doc(inline)]

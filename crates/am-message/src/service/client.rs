@@ -229,7 +229,7 @@ impl<Q: MessageSet + ?Sized, A: MessageSet + ?Sized> Response<'_, Q, A> {
     /// Returns what is known of it; `poster` is the server's number, `seq` that among the client's responses.
     #[must_use]
     pub fn info(&self) -> Info {
-        Info::of(&self.found.held)
+        Info::of(&self.found.held, false)
     }
 
     /// Returns its request's number in the service, from 0.

@@ -252,10 +252,10 @@ impl<Q: MessageSet + ?Sized, A: MessageSet + ?Sized> ServiceBuilder<Q, A> {
         let mut opened: Vec<_> = opened.map_err(|cause| self.refused(cause))?.collect();
         let requests = opened.pop().unwrap_or(Err(BadTopic::TooShort));
         // SAFETY: it was opened in this matrix.
-        let requests = unsafe { Topic::over(&self.matrix, &self.name, requests) }?;
+        let requests = unsafe { Topic::over(&self.matrix, &self.name, None, requests) }?;
         let replies = opened.into_iter().map(|reply| {
             // SAFETY: as above.
-            unsafe { Topic::over(&self.matrix, &self.name, reply) }
+            unsafe { Topic::over(&self.matrix, &self.name, None, reply) }
         });
         let replies: Vec<Topic<A>> = replies.collect::<Result<_, _>>()?;
         if replies.is_empty() {
@@ -266,7 +266,9 @@ impl<Q: MessageSet + ?Sized, A: MessageSet + ?Sized> ServiceBuilder<Q, A> {
 
     fn shape(&self, capacity: u64, set: u64) -> Result<Shape, TopicError> {
         let too_many = || TopicError::Capacity { name: self.name.clone(), capacity };
-        shape_for(capacity, Flow::Lossless, CELL_BYTES, set).ok_or_else(too_many)
+        let (flow, cell_bytes, stamped) = (Flow::Lossless, CELL_BYTES, false);
+        let like = Shape { slots_log: 0, flow, cell_bytes, set, stamped };
+        shape_for(capacity, like).ok_or_else(too_many)
     }
 
     /// Writes fresh topics into a block that nobody else sees yet.

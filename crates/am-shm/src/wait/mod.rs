@@ -1,8 +1,8 @@
 //! Waiting for other processes: on a word of a segment, or in `poll` and `epoll`.
 //!
 //! * [`futex_wait`] and [`futex_wake`] sleep on a shared word and end such sleeps.
-//! * A [`Berth`] is where readers sleep: a word that counts the **sleepers** and a word that counts
-//!   the **wakes**. Sleeping there loses no wake, and costs whoever posts one load while nobody sleeps.
+//! * A [`Berth`] is where readers sleep: a word that says whether anybody is **asleep** and a word that
+//!   counts the **wakes**. Sleeping there loses no wake, and costs whoever posts one load while nobody sleeps.
 //! * A [`WaitStrategy`] says how much processor time a reader pays for how short a latency; a
 //!   [`Waiter`] carries it out.
 //! * A [`Bell`] is a descriptor for those who wait for several things at once, and a [`Ringer`] is

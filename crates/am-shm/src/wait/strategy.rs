@@ -25,7 +25,7 @@ const SLICE: Duration = Duration::from_millis(50);
 ///
 /// With fewer cores than busy threads, spinning delays the very poster that is waited for: `Spin`
 /// by whole time slices of the scheduler, milliseconds. A poster pays for a parked reader too: one
-/// system call a post, of 1 to 2 µs, where otherwise it is a load.
+/// system call for each time that it parks, of 1 to 2 µs, where otherwise it is a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitStrategy {
@@ -90,8 +90,8 @@ enum Step {
 /// use am_shm::{Berth, WaitStrategy, Waiter};
 ///
 /// // In a segment, beside what is waited for: here, for `ready` to become 1.
-/// let (ready, sleepers, wakes) = (Word::new(0), Word::new(0), Word::new(0));
-/// let berth = Berth::new(&sleepers, &wakes);
+/// let (ready, asleep, wakes) = (Word::new(0), Word::new(0), Word::new(0));
+/// let berth = Berth::new(&asleep, &wakes);
 /// let look = || (ready.load() == 1).then_some("ready");
 ///
 /// std::thread::scope(|scope| {
@@ -100,7 +100,7 @@ enum Step {
 ///         assert_eq!(waiter.wait(berth, look, None), Some("ready"));
 ///     });
 ///     ready.swap_full(1); // publish, with a full barrier
-///     berth.rouse(u32::MAX);
+///     berth.rouse();
 /// });
 ///
 /// let soon = Instant::now() + Duration::from_millis(5);

@@ -8,7 +8,7 @@ const SLOTS: u64 = 128;
 const NAME: u64 = 5;
 
 fn with_topic(test: impl Fn(Topic<'_>)) {
-    let shape = Shape { slots_log: 7, flow: Flow::Lossless, cell_bytes: 0, set: 0 };
+    let shape = Shape { slots_log: 7, flow: Flow::Lossless, cell_bytes: 0, set: 0, stamped: false };
     let words: Vec<Word> = (0..Topic::WORDS).map(|_| Word::new(0)).collect();
     let wides: Vec<Wide> = (0..shape.wides()).map(|_| Wide::new(0)).collect();
     test(Topic::format(&words, &wides, shape).unwrap());

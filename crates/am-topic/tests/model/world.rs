@@ -46,7 +46,7 @@ pub fn with_world(slots_log: u32, flow: Flow, blocks: usize, body: impl FnOnce(&
 
 impl World {
     fn new(slots_log: u32, flow: Flow, blocks: usize) -> Self {
-        let shape = Shape { slots_log, flow, cell_bytes: 0, set: 42 };
+        let shape = Shape { slots_log, flow, cell_bytes: 0, set: 42, stamped: false };
         let block = |_| Block { owner: Word::new(FREE), payload: UnsafeCell::new(POISON) };
         let world = Self {
             words: (0..Topic::WORDS).map(|_| Word::new(0)).collect(),

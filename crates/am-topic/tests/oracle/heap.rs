@@ -18,7 +18,7 @@ pub struct Ring {
 
 impl Ring {
     pub fn new(flow: Flow) -> Self {
-        let shape = Shape { slots_log: SLOTS_LOG, flow, cell_bytes: 0, set: 42 };
+        let shape = Shape { slots_log: SLOTS_LOG, flow, cell_bytes: 0, set: 42, stamped: false };
         let words = (0..Topic::WORDS).map(|_| Word::new(0)).collect();
         let ring = Self { words, wides: (0..shape.wides()).map(|_| Wide::new(0)).collect() };
         Topic::format(&ring.words, &ring.wides, shape).unwrap();

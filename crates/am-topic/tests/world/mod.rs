@@ -21,7 +21,7 @@ pub struct World {
 
 impl World {
     pub fn new(slots_log: u32, flow: Flow) -> Self {
-        let shape = Shape { slots_log, flow, cell_bytes: 0, set: 42 };
+        let shape = Shape { slots_log, flow, cell_bytes: 0, set: 42, stamped: false };
         let world = Self {
             words: (0..Topic::WORDS).map(|_| Word::new(0)).collect(),
             wides: (0..shape.wides()).map(|_| Wide::new(0)).collect(),
