@@ -76,6 +76,26 @@ pub enum Mutation {
     ClearForgetsMove,
     HealForgetsMove,
     RecoverForgetsLoose,
+    LeaveWithoutRelease,
+    SeatWithoutRelease,
+    TurnAfterOwner,
+    FollowerAsksTurnFirst,
+    TakeForgetsRecord,
+    RecordWithoutExchange,
+    FrontWithoutRelease,
+    GateForgetsUnwritten,
+    GateFromBehind,
+    DoneWithoutRelease,
+    TakenWithoutRelease,
+    ReturnWithoutRelease,
+    ListAfterTaken,
+    ListAsNobodys,
+    ReturnedWithoutExchange,
+    FullForgetsTaken,
+    IdleForgetsSeats,
+    RecoverForgetsFront,
+    OpenForgetsToTell,
+    HeldForgetsGroups,
 }
 
 impl Mutation {
@@ -162,6 +182,34 @@ impl Mutation {
         Mutation::ListWithoutRelease,
     ];
 
+    /// Defects of followers of a topic, and of readers that leave.
+    pub const FOLLOW: [Mutation; 4] = [
+        Mutation::LeaveWithoutRelease,
+        Mutation::SeatWithoutRelease,
+        Mutation::TurnAfterOwner,
+        Mutation::FollowerAsksTurnFirst,
+    ];
+
+    /// Defects of groups.
+    pub const GROUP: [Mutation; 16] = [
+        Mutation::TakeForgetsRecord,
+        Mutation::RecordWithoutExchange,
+        Mutation::FrontWithoutRelease,
+        Mutation::GateForgetsUnwritten,
+        Mutation::GateFromBehind,
+        Mutation::DoneWithoutRelease,
+        Mutation::TakenWithoutRelease,
+        Mutation::ReturnWithoutRelease,
+        Mutation::ListAfterTaken,
+        Mutation::ListAsNobodys,
+        Mutation::ReturnedWithoutExchange,
+        Mutation::FullForgetsTaken,
+        Mutation::IdleForgetsSeats,
+        Mutation::RecoverForgetsFront,
+        Mutation::OpenForgetsToTell,
+        Mutation::HeldForgetsGroups,
+    ];
+
     /// Defects of a pool's depot.
     pub const DEPOT: [Mutation; 3] =
         [Mutation::DepotForgetsTag, Mutation::DepotWithoutRelease, Mutation::DepotWithoutAcquire];
@@ -173,7 +221,8 @@ impl Mutation {
     pub fn all() -> impl Iterator<Item = &'static Mutation> {
         let algorithm = Self::DIRECT.iter().chain(&Self::RECOVERY);
         let beside = Self::CACHE.iter().chain(&Self::DEPOT).chain(&Self::NAMES);
-        algorithm.chain(&Self::PROOF).chain(beside).chain(&Self::TOPIC)
+        let topics = Self::TOPIC.iter().chain(&Self::FOLLOW).chain(&Self::GROUP);
+        algorithm.chain(&Self::PROOF).chain(beside).chain(topics)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Readers that follow others: a message comes to them when those let it go.
 
 use crate::layout::{READERS, Topic};
+use am_layout::mutation::{self, Mutation};
 
 /// Readers that one reader can follow.
 pub const LEADERS_MAX: usize = if cfg!(loom) { 1 } else { 8 };
@@ -93,10 +94,13 @@ impl Topic<'_> {
             return None;
         }
         let seat = self.seat(id.seat);
-        // Acquire (M7): the leader's looks come before ours. And before its turn is asked for: the next one in this
-        // seat counts up the turn before it writes a cursor.
+        let is_there = || seat.owner().load() & 1 == 1 && seat.turn().load() == id.turn;
+        if mutation::is(Mutation::FollowerAsksTurnFirst) {
+            return is_there().then(|| seat.cursor().load());
+        }
+        // Acquire (M7): the leader's looks come before ours. And before it is asked whose the seat is: a cursor of
+        // the next one in this seat comes with its owner and its turn.
         let cursor = seat.cursor().load();
-        let is_there = seat.owner().load() & 1 == 1 && seat.turn().load() == id.turn;
-        is_there.then_some(cursor)
+        is_there().then_some(cursor)
     }
 }

@@ -1,8 +1,10 @@
 //! A group: readers that share its messages. Where each message of it is, the words say (M8).
 
+use crate::hold::let_go;
 use crate::layout::{GROUPS, MEMBERS, Topic};
 use crate::reader::Start;
 use am_layout::Wide;
+use am_layout::mutation::{self, Mutation};
 
 /// The front of a group that keeps nothing.
 pub(crate) const CLOSED: u64 = 0;
@@ -181,24 +183,38 @@ impl<'a> Group<'a> {
 
     /// The lowest number that the group has not done; `None` when it keeps nothing.
     pub fn gate(&self) -> Option<u64> {
-        // Acquire, all, in the order in which a number moves (M8).
+        if mutation::is(Mutation::GateFromBehind) {
+            let (returned, taken) = (self.lowest_returned(), self.lowest_taken(self.load_front()));
+            let front = self.load_front();
+            return (front.last != CLOSED).then(|| front.number.min(taken).min(returned));
+        }
+        // Acquire, all, in the order in which a number moves (M8): what has left a place by the time that we look
+        // there is seen in the next one.
         let front = self.load_front();
         if front.last == CLOSED {
             return None;
         }
-        let mut gate = front.number;
-        for code in self.codes() {
+        let taken = self.lowest_taken(front);
+        Some(front.number.min(taken).min(self.lowest_returned()))
+    }
+
+    /// The lowest number that a taken word has, or will have: that of the member whom the front names may not
+    /// be written yet.
+    fn lowest_taken(&self, front: Front) -> u64 {
+        let lowest = |code| {
             let taken = self.seat(code).load_taken();
-            if code == front.last && taken.number + 1 < front.number {
-                // Its member has not written it yet.
-                gate = gate.min(front.number - 1);
-            }
-            if taken.has {
-                gate = gate.min(taken.number);
-            }
-        }
+            let is_unwritten = code == front.last && taken.number + 1 < front.number;
+            let unwritten = is_unwritten && !mutation::is(Mutation::GateForgetsUnwritten);
+            let written = if taken.has { taken.number } else { u64::MAX };
+            if unwritten { written.min(front.number - 1) } else { written }
+        };
+        self.codes().map(lowest).fold(u64::MAX, u64::min)
+    }
+
+    /// The lowest number that an entry has.
+    fn lowest_returned(&self) -> u64 {
         let entries = self.entries().filter_map(|entry| Return::from_raw(entry.load()));
-        Some(entries.fold(gate, |gate, entry| gate.min(entry.number)))
+        entries.fold(u64::MAX, |lowest, entry| lowest.min(entry.number))
     }
 
     /// Tells whether a member looks at the message at this place.
@@ -214,38 +230,76 @@ impl<'a> Group<'a> {
         let taken = self.seat(front.last).taken();
         let (seen, number) = (taken.load(), front.number.saturating_sub(1));
         if Taken::from_raw(seen).number < number {
-            // Lost: the taker, or another helper, was here.
-            let _ = taken.cas(seen, Taken { number, has: true }.raw());
+            let recorded = Taken { number, has: true }.raw();
+            if mutation::is(Mutation::RecordWithoutExchange) {
+                taken.store(recorded);
+            } else {
+                // Lost: the taker, or another helper, was here.
+                let _ = taken.cas(seen, recorded);
+            }
+        }
+    }
+
+    /// Moves the front on from what was seen, when that is [recorded](Self::record).
+    pub fn move_front(&self, seen: Front, moved: Front) -> Result<(), u64> {
+        if mutation::is(Mutation::FrontWithoutRelease) {
+            self.front().cas_relaxed(seen.raw(), moved.raw())
+        } else {
+            // Acquire and release (M8): whoever sees the front moved on sees the one before recorded.
+            self.front().cas(seen.raw(), moved.raw())
         }
     }
 
     /// Lists what a member took from the front as its own returned message; false when there is no room.
-    pub fn list(&self, code: u64, number: u64) -> bool {
+    fn list(&self, code: u64, number: u64) -> bool {
+        let code = if mutation::is(Mutation::ListAsNobodys) { 0 } else { code };
         let entry = Return { number, attempts: 0, code };
-        self.entries().any(|free| free.load() == 0 && free.cas_full(0, entry.raw()).is_ok())
+        self.entries().any(|free| free.load() == 0 && free.cas(0, entry.raw()).is_ok())
+            || mutation::is(Mutation::FullForgetsTaken)
     }
 
     /// Gives back all that a member has, which is dead or does nothing else. What there is no room for stays
     /// in its taken word.
     pub fn hand_back(&self, code: u64) {
         let front = self.load_front();
-        if front.last == code {
+        if front.last == code && !mutation::is(Mutation::RecoverForgetsFront) {
             self.record(front);
         }
         let seat = self.seat(code);
-        seat.hold().store(0);
-        let taken = seat.load_taken();
-        if taken.has && (self.is_listed(code, taken.number) || self.list(code, taken.number)) {
-            // Release (M8): after its entry is there, which bears the same code.
-            seat.taken().store(Taken { has: false, ..taken }.raw());
-        }
+        let_go(seat.hold());
+        self.hand_back_taken(code, seat);
         for entry in self.entries() {
             if let Some(seen) = Return::from_raw(entry.load()).filter(|seen| seen.code == code) {
-                // Release: after the looks at it.
-                entry.store(seen.once_more().raw());
+                if mutation::is(Mutation::ReturnWithoutRelease) {
+                    entry.store_relaxed(seen.once_more().raw());
+                } else {
+                    // Release (M8): whoever takes it comes after the looks at it.
+                    entry.store(seen.once_more().raw());
+                }
             }
         }
         self.count().increment_full();
+    }
+
+    /// Lists what a member has from the front.
+    fn hand_back_taken(&self, code: u64, seat: MemberSeat<'a>) {
+        let taken = seat.load_taken();
+        if !taken.has {
+            return;
+        }
+        let done = Taken { has: false, ..taken }.raw();
+        if mutation::is(Mutation::ListAfterTaken) {
+            seat.taken().store(done);
+        }
+        if !self.is_listed(code, taken.number) && !self.list(code, taken.number) {
+            return;
+        }
+        if mutation::is(Mutation::TakenWithoutRelease) {
+            seat.taken().store_relaxed(done);
+        } else {
+            // Release (M8): after its entry is there, which bears the same code.
+            seat.taken().store(done);
+        }
     }
 
     /// Gives back all that a member has, and its seat.
@@ -287,8 +341,10 @@ impl<'a> Group<'a> {
     }
 
     fn opened(&self, front: Front, start: Start) -> Front {
-        // Full barrier (M9): whoever claims more than the one batch that `oldest` allows for knows of the group.
-        self.topic.joins().increment_full();
+        if !mutation::is(Mutation::OpenForgetsToTell) {
+            // Full barrier (M9): whoever claims more than the one batch that `oldest` allows for knows of the group.
+            self.topic.joins().increment_full();
+        }
         let next = self.topic.load_tail().next;
         let number = start.number(self.topic.oldest(next), next, self.topic.shape());
         Front { number: number.max(front.number), last: NOBODY }
