@@ -79,7 +79,6 @@ pub enum Mutation {
     LeaveWithoutRelease,
     SeatWithoutRelease,
     TurnAfterOwner,
-    FollowerAsksTurnFirst,
     TakeForgetsRecord,
     RecordWithoutExchange,
     FrontWithoutRelease,
@@ -96,6 +95,9 @@ pub enum Mutation {
     RecoverForgetsFront,
     OpenForgetsToTell,
     HeldForgetsGroups,
+    JoinKeepsClosing,
+    OpenForgetsFloor,
+    CloseForgetsSecondLook,
 }
 
 impl Mutation {
@@ -183,15 +185,11 @@ impl Mutation {
     ];
 
     /// Defects of followers of a topic, and of readers that leave.
-    pub const FOLLOW: [Mutation; 4] = [
-        Mutation::LeaveWithoutRelease,
-        Mutation::SeatWithoutRelease,
-        Mutation::TurnAfterOwner,
-        Mutation::FollowerAsksTurnFirst,
-    ];
+    pub const FOLLOW: [Mutation; 3] =
+        [Mutation::LeaveWithoutRelease, Mutation::SeatWithoutRelease, Mutation::TurnAfterOwner];
 
     /// Defects of groups.
-    pub const GROUP: [Mutation; 16] = [
+    pub const GROUP: [Mutation; 19] = [
         Mutation::TakeForgetsRecord,
         Mutation::RecordWithoutExchange,
         Mutation::FrontWithoutRelease,
@@ -208,6 +206,9 @@ impl Mutation {
         Mutation::RecoverForgetsFront,
         Mutation::OpenForgetsToTell,
         Mutation::HeldForgetsGroups,
+        Mutation::CloseForgetsSecondLook,
+        Mutation::OpenForgetsFloor,
+        Mutation::JoinKeepsClosing,
     ];
 
     /// Defects of a pool's depot.

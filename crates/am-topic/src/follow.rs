@@ -1,7 +1,6 @@
 //! Readers that follow others: a message comes to them when those let it go.
 
 use crate::layout::{READERS, Topic};
-use am_layout::mutation::{self, Mutation};
 
 /// Readers that one reader can follow.
 pub const LEADERS_MAX: usize = if cfg!(loom) { 1 } else { 8 };
@@ -94,13 +93,10 @@ impl Topic<'_> {
             return None;
         }
         let seat = self.seat(id.seat);
-        let is_there = || seat.owner().load() & 1 == 1 && seat.turn().load() == id.turn;
-        if mutation::is(Mutation::FollowerAsksTurnFirst) {
-            return is_there().then(|| seat.cursor().load());
-        }
-        // Acquire (M7): the leader's looks come before ours. And before it is asked whose the seat is: a cursor of
-        // the next one in this seat comes with its owner and its turn.
+        // Acquire (M7): the leader's looks come before ours; and a cursor of the next one in this seat comes with its
+        // owner and its turn.
         let cursor = seat.cursor().load();
-        is_there().then_some(cursor)
+        let is_there = seat.owner().load() & 1 == 1 && seat.turn().load() == id.turn;
+        is_there.then_some(cursor)
     }
 }

@@ -1,7 +1,9 @@
 //! A member of a group: takes messages, and is done with them or gives them back.
 
 use crate::follow::{Leaders, NoLeader, ReaderId};
-use crate::group::{CLOSED, Front, Group, MemberSeat, NOBODY, NoGroup, OPENING, Return, Taken};
+use crate::group::{
+    CLOSED, CLOSING, Front, Group, MemberSeat, NOBODY, NoGroup, OPENING, Return, Taken,
+};
 use crate::hold::let_go;
 use crate::layout::{Flow, Topic};
 use crate::reader::{Held, Look, Next, Start};
@@ -20,6 +22,8 @@ pub struct Member<'a> {
     code: u64,
     owner: u32,
     start: Start,
+    /// What is below was given up.
+    floor: u64,
     leaders: Leaders<'a>,
     /// What is held.
     current: Option<(Delivery<'a>, Held)>,
@@ -49,12 +53,15 @@ impl<'a> Topic<'a> {
         let group = self.group(name).ok_or(NoGroup::TooManyGroups)?;
         let code = group.sit(owner).ok_or(NoGroup::TooManyMembers)?;
         group.open(start);
+        // From here on nobody closes it.
+        let floor = group.floor().load();
         Ok(Member {
             topic: *self,
             group,
             code,
             owner,
             start,
+            floor,
             leaders: Leaders::none(*self),
             current: None,
             seen_returns: None,
@@ -163,6 +170,11 @@ impl<'a> Member<'a> {
         self.group.entries().find_map(|entry| {
             let raw = entry.load();
             let seen = Return::from_raw(raw).filter(|seen| seen.code == 0)?;
+            if seen.number < self.floor {
+                // Lost: another one did it.
+                let _ = entry.cas(raw, 0);
+                return None;
+            }
             let mine = Return { code: self.code, ..seen }.raw();
             if mutation::is(Mutation::ReturnedWithoutExchange) {
                 entry.store(mine);
@@ -178,14 +190,19 @@ impl<'a> Member<'a> {
     /// A message that there was no room for among the returned ones.
     fn take_kept(&self) -> Option<Delivery<'a>> {
         let taken = self.seat().load_taken();
-        taken.has.then_some(Delivery { number: taken.number, attempts: 1, entry: None })
+        let kept = Delivery { number: taken.number, attempts: 1, entry: None };
+        if taken.has && taken.number < self.floor {
+            self.end(kept);
+            return None;
+        }
+        taken.has.then_some(kept)
     }
 
     /// A message that nobody had before.
     fn take_front(&mut self) -> Option<Delivery<'a>> {
         for _ in 0..TRIES_MAX {
             let front = self.group.load_front();
-            if matches!(front.last, CLOSED | OPENING) {
+            if matches!(front.last, CLOSED | OPENING | CLOSING) {
                 self.group.open(self.start);
                 continue;
             }

@@ -69,7 +69,7 @@ impl<'a> Topic<'a> {
         let owner = u64::from(owner) << 1;
         let number = (0..READERS).find(|&number| {
             let seat = self.seat(number);
-            seat.owner().load_relaxed() == 0 && seat.owner().cas_full(0, owner).is_ok()
+            seat.owner().load_relaxed() == 0 && seat.owner().cas(0, owner).is_ok()
         })?;
         let seat = self.seat(number);
         let turn = seat.turn().load().wrapping_add(1) & (u64::MAX >> 8);

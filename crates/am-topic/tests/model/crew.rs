@@ -3,7 +3,8 @@
 use crate::world::World;
 use am_topic::{Member, Next, Seq, Start};
 
-const GROUP: u64 = 5;
+/// The group's name.
+pub const GROUP: u64 = 5;
 
 /// A thread that is a member of the group, and what it did.
 pub struct Worker {

@@ -1,6 +1,6 @@
 //! Groups: members that take messages, give them back and leave, beside each other and beside posters.
 
-use crate::crew::Worker;
+use crate::crew::{GROUP, Worker};
 use crate::world::{Hand, LIVING, OTHER, READER, World, spawn, with_group};
 use am_layout::model::check;
 use am_topic::{Flow, Seq, Start};
@@ -202,6 +202,38 @@ fn message_that_is_overrun_while_a_member_looks_at_it_stays() {
             two.finish();
             poster.join().unwrap();
             two.count(Seq(0), []);
+            world.assert_sound();
+        });
+    });
+}
+
+/// What is given back is kept or given up, but nobody looks at it while it is overwritten.
+#[test]
+fn group_that_is_closed_beside_one_who_joins_is_kept_or_given_up() {
+    check(2, || {
+        with_group(1, Flow::Lossless, 5, |world| {
+            let (mut one, mut two, mut hand) = full(world);
+            one.refuse();
+            two.finish();
+            let mut done = two.done.clone();
+            drop((one, two));
+            let late = spawn(move || {
+                let mut late = Worker::new(world, READER, Start::Earliest);
+                late.finish();
+                late
+            });
+            let closed = world.topic().close_group(GROUP, LIVING).is_ok();
+            hand.post_each([12]);
+            let mut late = late.join().unwrap();
+            while late.finish() {}
+            done.extend(late.done.clone());
+            done.sort_unstable();
+            assert!(
+                closed || done.starts_with(&[Seq(0), Seq(1)]),
+                "given up, and not closed: {done:?}"
+            );
+            assert!(done.is_sorted_by(|one, two| one < two), "done twice: {done:?}");
+            drop((late, hand));
             world.assert_sound();
         });
     });
