@@ -1,6 +1,6 @@
 //! Members of groups that die before any of their writes.
 
-use crate::crew::Worker;
+use crate::crew::{GROUP, Worker};
 use crate::world::{DEAD, DEAD_RECOVERER, Hand, LIVING, OTHER, World, spawn, with_group};
 use am_layout::model::for_every_death;
 use am_layout::mutation::crash_at;
@@ -95,6 +95,23 @@ fn member_that_dies_with_a_returned_message_leaves_it() {
     );
 }
 
+/// The dead looks at a message of a lossy topic, which is overrun.
+#[test]
+fn member_that_dies_in_a_lossy_topic_holds_nothing() {
+    for_every_death(0, dies(take), |die| {
+        with_group(1, Flow::Lossy, 5, |world| {
+            let Scene { living, dead, mut hand } = Scene::new(world);
+            let dead = RefCell::new(dead);
+            die(&dead);
+            hand.post_each([12, 13]);
+            world.recover(&[DEAD]);
+            living.count(Seq(0), dead.into_inner().map(Worker::bury));
+            drop(hand);
+            world.assert_sound();
+        });
+    });
+}
+
 /// The dead and its recoverer work beside a living thread.
 fn death_beside(act: Act, beside: fn(&mut Worker, &mut Hand<'static>)) {
     for_every_death(2, dies(act), move |die| {
@@ -158,6 +175,37 @@ fn group_whose_founder_dies_is_opened_by_the_next() {
                 let living = Worker::new(world, OTHER, Start::Earliest);
                 assert!(hand.post(11));
                 Scene { living, dead: dead.1.into_inner(), hand }.end(world);
+            });
+        },
+    );
+}
+
+/// One member gave its message back, another one was done with its; whoever closes the group dies.
+#[test]
+fn group_whose_closer_dies_is_kept_or_given_up() {
+    for_every_death(
+        0,
+        |world: &&'static World, writes| {
+            crash_at(writes, || world.topic().close_group(GROUP, DEAD).unwrap())
+        },
+        |die| {
+            with_group(1, Flow::Lossless, 5, |world| {
+                let Scene { mut living, dead, mut hand } = Scene::new(world);
+                let mut other = dead.expect("it lives yet");
+                other.finish();
+                living.refuse();
+                drop((living, other));
+                let died = die(&world);
+                world.recover(&[DEAD]);
+                let mut late = Worker::new(world, OTHER, Start::Earliest);
+                assert_eq!(late.cursor(), Seq(2));
+                let kept = late.finish();
+                assert!(died || !kept, "closed, and kept");
+                drop(late);
+                world.topic().close_group(GROUP, LIVING).unwrap();
+                hand.post_each([12, 13]);
+                drop(hand);
+                world.assert_sound();
             });
         },
     );

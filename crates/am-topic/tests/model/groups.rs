@@ -67,7 +67,7 @@ fn refuse_twice(worker: &mut Worker) {
 
 #[test]
 fn message_that_there_is_no_room_for_stays_its_members() {
-    beside_each_other(refuse_twice, finish_two);
+    beside_each_other(refuse_twice, |two| _ = two.finish());
 }
 
 #[test]
@@ -135,8 +135,9 @@ fn message_that_is_given_back_beside_a_poster_stays() {
 fn message_that_was_given_back_stays_beside_a_poster_until_it_is_done() {
     beside_a_poster(
         |one, two| {
-            one.refuse();
+            one.hold();
             two.finish();
+            one.give_back();
         },
         |one, two| {
             two.hold();
@@ -213,8 +214,8 @@ fn group_that_is_closed_beside_one_who_joins_is_kept_or_given_up() {
     check(2, || {
         with_group(1, Flow::Lossless, 5, |world| {
             let (mut one, mut two, mut hand) = full(world);
-            one.refuse();
             two.finish();
+            one.refuse();
             let mut done = two.done.clone();
             drop((one, two));
             let late = spawn(move || {
@@ -223,7 +224,7 @@ fn group_that_is_closed_beside_one_who_joins_is_kept_or_given_up() {
                 late
             });
             let closed = world.topic().close_group(GROUP, LIVING).is_ok();
-            hand.post_each([12]);
+            hand.post_each([12, 13]);
             let mut late = late.join().unwrap();
             while late.finish() {}
             done.extend(late.done.clone());
