@@ -98,6 +98,8 @@ pub enum Mutation {
     JoinKeepsClosing,
     OpenForgetsFloor,
     CloseForgetsSecondLook,
+    SitWithoutBarrier,
+    CloseWithoutBarrier,
 }
 
 impl Mutation {
@@ -189,7 +191,7 @@ impl Mutation {
         [Mutation::LeaveWithoutRelease, Mutation::SeatWithoutRelease, Mutation::TurnAfterOwner];
 
     /// Defects of groups.
-    pub const GROUP: [Mutation; 19] = [
+    pub const GROUP: [Mutation; 21] = [
         Mutation::TakeForgetsRecord,
         Mutation::RecordWithoutExchange,
         Mutation::FrontWithoutRelease,
@@ -207,6 +209,8 @@ impl Mutation {
         Mutation::OpenForgetsToTell,
         Mutation::HeldForgetsGroups,
         Mutation::CloseForgetsSecondLook,
+        Mutation::SitWithoutBarrier,
+        Mutation::CloseWithoutBarrier,
         Mutation::OpenForgetsFloor,
         Mutation::JoinKeepsClosing,
     ];

@@ -333,7 +333,15 @@ impl<'a> Group<'a> {
     pub fn sit(&self, owner: u32) -> Option<u64> {
         self.codes().find(|&code| {
             let seat = self.seat(code).owner();
-            seat.load_relaxed() == 0 && seat.cas_full(0, owner.into()).is_ok()
+            let sit = || {
+                if mutation::is(Mutation::SitWithoutBarrier) {
+                    seat.cas(0, owner.into())
+                } else {
+                    // Full barrier (M9): then look at the front. Whoever closes the group sees us, or we see that.
+                    seat.cas_full(0, owner.into())
+                }
+            };
+            seat.load_relaxed() == 0 && sit().is_ok()
         })
     }
 
@@ -401,8 +409,13 @@ impl<'a> Group<'a> {
             _ => self.record(front),
         }
         let closing = Front { last: CLOSING, ..front };
-        // Full barrier (M9): whoever takes a seat sees this, or is seen below.
-        self.front().cas_full(front.raw(), closing.raw()).map_err(lost)?;
+        let told = if mutation::is(Mutation::CloseWithoutBarrier) {
+            self.front().cas(front.raw(), closing.raw())
+        } else {
+            // Full barrier (M9): whoever takes a seat sees this, or is seen below.
+            self.front().cas_full(front.raw(), closing.raw())
+        };
+        told.map_err(lost)?;
         if !mutation::is(Mutation::CloseForgetsSecondLook)
             && let Err(members) = self.is_alone(code)
         {

@@ -179,6 +179,11 @@ pub struct Hand<'a> {
     pub posted: Vec<u64>,
 }
 
+/// Two posters of a small ring, and the blocks of each.
+pub fn two_hands(world: &'static World) -> [Hand<'static>; 2] {
+    [Hand::new(world, LIVING, [1, 2, 3]), Hand::new(world, OTHER, [4, 5, 6])]
+}
+
 impl<'a> Hand<'a> {
     pub fn new(world: &'a World, owner: u32, kept: impl IntoIterator<Item = u32>) -> Self {
         let poster = world.topic().poster(owner).expect("few post");
