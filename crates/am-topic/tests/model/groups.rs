@@ -60,6 +60,24 @@ fn messages_that_two_members_give_back_at_once_are_done_once() {
     beside_each_other(|one| _ = one.refuse(), |two| _ = two.refuse());
 }
 
+#[test]
+fn message_that_was_given_back_goes_to_one_of_two() {
+    check(3, || {
+        with_group(1, Flow::Lossless, 5, |world| {
+            let (mut one, mut two, hand) = full(world);
+            one.hold();
+            two.finish();
+            one.give_back();
+            let other = spawn(move || {
+                one.finish();
+                one
+            });
+            two.finish();
+            end(world, [other.join().unwrap(), two], hand);
+        });
+    });
+}
+
 fn refuse_twice(worker: &mut Worker) {
     worker.refuse();
     worker.refuse();
