@@ -76,6 +76,30 @@ pub enum Mutation {
     ClearForgetsMove,
     HealForgetsMove,
     RecoverForgetsLoose,
+    LeaveWithoutRelease,
+    SeatWithoutRelease,
+    TurnAfterOwner,
+    TakeForgetsRecord,
+    RecordWithoutExchange,
+    FrontWithoutRelease,
+    GateForgetsUnwritten,
+    GateFromBehind,
+    DoneWithoutRelease,
+    TakenWithoutRelease,
+    ReturnWithoutRelease,
+    ListAfterTaken,
+    ListAsNobodys,
+    ReturnedWithoutExchange,
+    FullForgetsTaken,
+    IdleForgetsSeats,
+    RecoverForgetsFront,
+    OpenForgetsToTell,
+    HeldForgetsGroups,
+    JoinKeepsClosing,
+    OpenForgetsFloor,
+    CloseForgetsSecondLook,
+    SitWithoutBarrier,
+    CloseWithoutBarrier,
 }
 
 impl Mutation {
@@ -162,6 +186,35 @@ impl Mutation {
         Mutation::ListWithoutRelease,
     ];
 
+    /// Defects of followers of a topic, and of readers that leave.
+    pub const FOLLOW: [Mutation; 3] =
+        [Mutation::LeaveWithoutRelease, Mutation::SeatWithoutRelease, Mutation::TurnAfterOwner];
+
+    /// Defects of groups.
+    pub const GROUP: [Mutation; 21] = [
+        Mutation::TakeForgetsRecord,
+        Mutation::RecordWithoutExchange,
+        Mutation::FrontWithoutRelease,
+        Mutation::GateForgetsUnwritten,
+        Mutation::GateFromBehind,
+        Mutation::DoneWithoutRelease,
+        Mutation::TakenWithoutRelease,
+        Mutation::ReturnWithoutRelease,
+        Mutation::ListAfterTaken,
+        Mutation::ListAsNobodys,
+        Mutation::ReturnedWithoutExchange,
+        Mutation::FullForgetsTaken,
+        Mutation::IdleForgetsSeats,
+        Mutation::RecoverForgetsFront,
+        Mutation::OpenForgetsToTell,
+        Mutation::HeldForgetsGroups,
+        Mutation::CloseForgetsSecondLook,
+        Mutation::SitWithoutBarrier,
+        Mutation::CloseWithoutBarrier,
+        Mutation::OpenForgetsFloor,
+        Mutation::JoinKeepsClosing,
+    ];
+
     /// Defects of a pool's depot.
     pub const DEPOT: [Mutation; 3] =
         [Mutation::DepotForgetsTag, Mutation::DepotWithoutRelease, Mutation::DepotWithoutAcquire];
@@ -173,7 +226,8 @@ impl Mutation {
     pub fn all() -> impl Iterator<Item = &'static Mutation> {
         let algorithm = Self::DIRECT.iter().chain(&Self::RECOVERY);
         let beside = Self::CACHE.iter().chain(&Self::DEPOT).chain(&Self::NAMES);
-        algorithm.chain(&Self::PROOF).chain(beside).chain(&Self::TOPIC)
+        let topics = Self::TOPIC.iter().chain(&Self::FOLLOW).chain(&Self::GROUP);
+        algorithm.chain(&Self::PROOF).chain(beside).chain(topics)
     }
 }
 

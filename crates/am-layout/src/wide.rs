@@ -119,6 +119,18 @@ impl Wide {
         }
     }
 
+    /// Replaces `expected` by `new` with no ordering.
+    ///
+    /// # Errors
+    /// The value seen, when it was not `expected`; nothing is written then.
+    #[inline]
+    pub fn cas_relaxed(&self, expected: u64, new: u64) -> Result<(), u64> {
+        match self.counted().compare_exchange(expected, new, Relaxed, Relaxed) {
+            Ok(_) => Ok(()),
+            Err(seen) => Err(seen),
+        }
+    }
+
     /// Like [`cas`](Self::cas), followed by a full barrier when it succeeds.
     ///
     /// # Errors
@@ -179,6 +191,7 @@ mod tests {
         wide.store(u64::MAX - 1);
         assert_eq!(wide.load(), u64::MAX - 1);
         assert_eq!(wide.cas(u64::from(u32::MAX) - 1, 7), Err(u64::MAX - 1));
+        assert_eq!(wide.cas_relaxed(7, 8), Err(u64::MAX - 1));
         assert_eq!(wide.cas_full(u64::MAX - 1, 1 << 40), Ok(()));
         assert_eq!(wide.swap_full(3), 1 << 40);
         wide.store_beside_cas(4);

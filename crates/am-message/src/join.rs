@@ -159,13 +159,15 @@ impl<S: MessageSet + ?Sized> Topic<S> {
     /// that joins it later opens it again.
     ///
     /// # Errors
-    /// [`TopicError::NoGroup`] when it has members.
+    /// [`TopicError::NoGroup`] when it has members, or another one closes it at this moment: it keeps all then;
+    /// [`TopicError::Matrix`] in a child that inherited the matrix by fork.
     pub fn close_group(&self, name: &str) -> Result<(), TopicError> {
         let topic = &self.shared.topic;
-        let closed = topic.close_group(number(name)).or_else(|_| {
+        let owner = self.owner()?;
+        let closed = topic.close_group(number(name), owner).or_else(|_| {
             // They may be dead.
             self.shared.matrix.recover();
-            topic.close_group(number(name))
+            topic.close_group(number(name), owner)
         });
         closed.map_err(|cause: NoGroup| TopicError::NoGroup {
             name: self.name().to_owned(),

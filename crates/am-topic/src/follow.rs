@@ -102,8 +102,8 @@ impl Topic<'_> {
             return None;
         }
         let seat = self.seat(id.seat);
-        // Acquire (M7): the leader's looks come before ours. And before its turn is asked for: the next one in this
-        // seat counts up the turn before it writes a cursor.
+        // Acquire (M7): the leader's looks come before ours; and a cursor of the next one in this seat comes with its
+        // owner and its turn.
         let cursor = seat.cursor().load();
         let is_there = seat.owner().load() & 1 == 1 && seat.turn().load() == id.turn;
         is_there.then_some(cursor)

@@ -1,8 +1,10 @@
 //! A group: readers that share its messages. Where each message of it is, the words say (M8).
 
+use crate::hold::let_go;
 use crate::layout::{GROUPS, MEMBERS, READERS, Topic};
 use crate::reader::Start;
 use am_layout::Wide;
+use am_layout::mutation::{self, Mutation};
 
 /// The front of a group that keeps nothing.
 pub(crate) const CLOSED: u64 = 0;
@@ -10,8 +12,10 @@ pub(crate) const CLOSED: u64 = 0;
 pub(crate) const NOBODY: u64 = 1;
 /// Whoever joins says where the group begins.
 pub(crate) const OPENING: u64 = 2;
+/// Somebody closes the group, which keeps what it has until then; whoever joins makes the front nobody's again.
+pub(crate) const CLOSING: u64 = 3;
 /// The first member's code.
-pub(crate) const FIRST_MEMBER: u64 = 3;
+pub(crate) const FIRST_MEMBER: u64 = 4;
 /// Bits of a code in an entry of the returns, and of the attempts. What is left is enough for half a century
 /// at ten million messages a second.
 const CODE_BITS: u32 = 6;
@@ -163,6 +167,12 @@ impl<'a> Group<'a> {
         &self.head[2]
     }
 
+    /// Where the group was opened last: what taken words and entries have below was given up when it was closed.
+    /// It does not change while there are members.
+    pub fn floor(&self) -> &'a Wide {
+        &self.head[3]
+    }
+
     pub fn load_front(&self) -> Front {
         Front::from_raw(self.front().load())
     }
@@ -188,24 +198,45 @@ impl<'a> Group<'a> {
 
     /// The lowest number that the group has not done; `None` when it keeps nothing.
     pub fn gate(&self) -> Option<u64> {
-        // Acquire, all, in the order in which a number moves (M8).
+        if mutation::is(Mutation::GateFromBehind) {
+            let floor = self.floor().load();
+            let returned = self.lowest_returned(floor);
+            let taken = self.lowest_taken(self.load_front(), floor);
+            let front = self.load_front();
+            return (front.last != CLOSED).then(|| front.number.min(taken).min(returned));
+        }
+        // Acquire, all, in the order in which a number moves (M8): what has left a place by the time that we look
+        // there is seen in the next one.
         let front = self.load_front();
-        if front.last == CLOSED {
-            return None;
+        match front.last {
+            CLOSED => return None,
+            OPENING => return Some(front.number),
+            _ => {}
         }
-        let mut gate = front.number;
-        for code in self.codes() {
+        let floor = self.floor().load();
+        let taken = self.lowest_taken(front, floor);
+        Some(front.number.min(taken).min(self.lowest_returned(floor)))
+    }
+
+    /// The lowest number from `floor` on that a taken word has, or will have: that of the member whom the front
+    /// names may not be written yet.
+    fn lowest_taken(&self, front: Front, floor: u64) -> u64 {
+        let lowest = |code| {
             let taken = self.seat(code).load_taken();
-            if code == front.last && taken.number + 1 < front.number {
-                // Its member has not written it yet.
-                gate = gate.min(front.number - 1);
-            }
-            if taken.has {
-                gate = gate.min(taken.number);
-            }
-        }
+            let is_unwritten = code == front.last && taken.number + 1 < front.number;
+            let unwritten = is_unwritten && !mutation::is(Mutation::GateForgetsUnwritten);
+            let has = taken.has && taken.number >= floor;
+            let written = if has { taken.number } else { u64::MAX };
+            if unwritten { written.min(front.number - 1) } else { written }
+        };
+        self.codes().map(lowest).fold(u64::MAX, u64::min)
+    }
+
+    /// The lowest number from `floor` on that an entry has.
+    fn lowest_returned(&self, floor: u64) -> u64 {
         let entries = self.entries().filter_map(|entry| Return::from_raw(entry.load()));
-        Some(entries.fold(gate, |gate, entry| gate.min(entry.number)))
+        let kept = entries.map(|entry| entry.number).filter(|&number| number >= floor);
+        kept.fold(u64::MAX, u64::min)
     }
 
     /// Tells whether a member looks at the message at this place.
@@ -221,38 +252,76 @@ impl<'a> Group<'a> {
         let taken = self.seat(front.last).taken();
         let (seen, number) = (taken.load(), front.number.saturating_sub(1));
         if Taken::from_raw(seen).number < number {
-            // Lost: the taker, or another helper, was here.
-            let _ = taken.cas(seen, Taken { number, has: true }.raw());
+            let recorded = Taken { number, has: true }.raw();
+            if mutation::is(Mutation::RecordWithoutExchange) {
+                taken.store(recorded);
+            } else {
+                // Lost: the taker, or another helper, was here.
+                let _ = taken.cas(seen, recorded);
+            }
+        }
+    }
+
+    /// Moves the front on from what was seen, when that is [recorded](Self::record).
+    pub fn move_front(&self, seen: Front, moved: Front) -> Result<(), u64> {
+        if mutation::is(Mutation::FrontWithoutRelease) {
+            self.front().cas_relaxed(seen.raw(), moved.raw())
+        } else {
+            // Acquire and release (M8): whoever sees the front moved on sees the one before recorded.
+            self.front().cas(seen.raw(), moved.raw())
         }
     }
 
     /// Lists what a member took from the front as its own returned message; false when there is no room.
-    pub fn list(&self, code: u64, number: u64) -> bool {
+    fn list(&self, code: u64, number: u64) -> bool {
+        let code = if mutation::is(Mutation::ListAsNobodys) { 0 } else { code };
         let entry = Return { number, attempts: 0, code };
-        self.entries().any(|free| free.load() == 0 && free.cas_full(0, entry.raw()).is_ok())
+        self.entries().any(|free| free.load() == 0 && free.cas(0, entry.raw()).is_ok())
+            || mutation::is(Mutation::FullForgetsTaken)
     }
 
     /// Gives back all that a member has, which is dead or does nothing else. What there is no room for stays
     /// in its taken word.
     pub fn hand_back(&self, code: u64) {
         let front = self.load_front();
-        if front.last == code {
+        if front.last == code && !mutation::is(Mutation::RecoverForgetsFront) {
             self.record(front);
         }
         let seat = self.seat(code);
-        seat.hold().store(0);
-        let taken = seat.load_taken();
-        if taken.has && (self.is_listed(code, taken.number) || self.list(code, taken.number)) {
-            // Release (M8): after its entry is there, which bears the same code.
-            seat.taken().store(Taken { has: false, ..taken }.raw());
-        }
+        let_go(seat.hold());
+        self.hand_back_taken(code, seat);
         for entry in self.entries() {
             if let Some(seen) = Return::from_raw(entry.load()).filter(|seen| seen.code == code) {
-                // Release: after the looks at it.
-                entry.store(seen.once_more().raw());
+                if mutation::is(Mutation::ReturnWithoutRelease) {
+                    entry.store_relaxed(seen.once_more().raw());
+                } else {
+                    // Release (M8): whoever takes it comes after the looks at it.
+                    entry.store(seen.once_more().raw());
+                }
             }
         }
         self.count().increment_full();
+    }
+
+    /// Lists what a member has from the front.
+    fn hand_back_taken(&self, code: u64, seat: MemberSeat<'a>) {
+        let taken = seat.load_taken();
+        if !taken.has {
+            return;
+        }
+        let done = Taken { has: false, ..taken }.raw();
+        if mutation::is(Mutation::ListAfterTaken) {
+            seat.taken().store(done);
+        }
+        if !self.is_listed(code, taken.number) && !self.list(code, taken.number) {
+            return;
+        }
+        if mutation::is(Mutation::TakenWithoutRelease) {
+            seat.taken().store_relaxed(done);
+        } else {
+            // Release (M8): after its entry is there, which bears the same code.
+            seat.taken().store(done);
+        }
     }
 
     /// Gives back all that a member has, and its seat.
@@ -271,21 +340,33 @@ impl<'a> Group<'a> {
     pub fn sit(&self, owner: u32) -> Option<u64> {
         self.codes().find(|&code| {
             let seat = self.seat(code).owner();
-            seat.load_relaxed() == 0 && seat.cas_full(0, owner.into()).is_ok()
+            let sit = || {
+                if mutation::is(Mutation::SitWithoutBarrier) {
+                    seat.cas(0, owner.into())
+                } else {
+                    // Full barrier (M9): then look at the front. Whoever closes the group sees us, or we see that.
+                    seat.cas_full(0, owner.into())
+                }
+            };
+            seat.load_relaxed() == 0 && sit().is_ok()
         })
     }
 
-    /// Opens the group, if it is closed, where `start` says, but not before where it was closed.
+    /// Opens the group, if it is closed, where `start` says, but not before where it was closed. Called by whoever
+    /// has a seat.
     pub fn open(&self, start: Start) {
         for _ in 0..TRIES_MAX {
             let front = self.load_front();
-            let next = self.topic.load_tail().next;
             let opened = match front.last {
                 // The gate is there; then everybody is told.
                 CLOSED => {
-                    Front { number: self.topic.oldest(next).max(front.number), last: OPENING }
+                    let oldest = self.topic.oldest(self.topic.load_tail().next);
+                    Front { number: oldest.max(front.number), last: OPENING }
                 }
                 OPENING => self.opened(front, start),
+                CLOSING if !mutation::is(Mutation::JoinKeepsClosing) => {
+                    Front { last: NOBODY, ..front }
+                }
                 _ => return,
             };
             // Lost: another one did it.
@@ -294,38 +375,70 @@ impl<'a> Group<'a> {
     }
 
     fn opened(&self, front: Front, start: Start) -> Front {
-        // Full barrier (M9): whoever claims more than the one batch that `oldest` allows for knows of the group.
-        self.topic.joins().increment_full();
+        let floor = self.floor().load();
+        if floor < front.number && !mutation::is(Mutation::OpenForgetsFloor) {
+            // Lost: another one opens it.
+            let _ = self.floor().cas(floor, front.number);
+        }
+        if !mutation::is(Mutation::OpenForgetsToTell) {
+            // Full barrier (M9): whoever claims more than the one batch that `oldest` allows for knows of the group.
+            self.topic.joins().increment_full();
+        }
         let next = self.topic.load_tail().next;
         let number = start.number(self.topic.oldest(next), next, self.topic.shape());
         Front { number: number.max(front.number), last: NOBODY }
     }
 
     /// Closes the group: it keeps nothing, until somebody joins.
-    fn close(&self) -> Result<(), NoGroup> {
-        let front = self.load_front();
-        if front.last == CLOSED {
+    fn close(&self, owner: u32) -> Result<(), NoGroup> {
+        if self.load_front().last == CLOSED {
             return Ok(());
         }
-        if self.codes().any(|code| self.seat(code).owner().load() != 0) {
-            return Err(NoGroup::HasMembers);
-        }
-        self.record(front);
-        let closed = Front { last: CLOSED, ..front };
-        // Full barrier. Lost: somebody joined.
-        self.front().cas_full(front.raw(), closed.raw()).map_err(|_| NoGroup::HasMembers)?;
-        for entry in self.entries() {
-            let seen = entry.load();
-            if Return::from_raw(seen).is_some_and(|seen| seen.code == 0) {
-                // Lost: somebody joined, and has it.
-                let _ = entry.cas(seen, 0);
+        // A seat of its own, which a death gives back: of two who close it at once one sees the other.
+        let code = self.sit(owner).ok_or(NoGroup::HasMembers)?;
+        let closed = self.close_from(code);
+        // Release: after all that was done in it.
+        self.seat(code).owner().store(0);
+        closed
+    }
+
+    fn close_from(&self, code: u64) -> Result<(), NoGroup> {
+        self.is_alone(code)?;
+        let front = self.load_front();
+        let closed = |front: Front| Front { last: CLOSED, ..front };
+        let lost = |_| NoGroup::HasMembers;
+        match front.last {
+            CLOSED => return Ok(()),
+            // Nobody has taken anything yet.
+            OPENING => {
+                return self.front().cas_full(front.raw(), closed(front).raw()).map_err(lost);
             }
+            _ => self.record(front),
         }
-        for taken in self.codes().map(|code| self.seat(code)).filter(|seat| seat.load_taken().has) {
-            let seen = taken.load_taken();
-            let _ = taken.taken().cas(seen.raw(), Taken { has: false, ..seen }.raw());
+        let closing = Front { last: CLOSING, ..front };
+        let told = if mutation::is(Mutation::CloseWithoutBarrier) {
+            self.front().cas(front.raw(), closing.raw())
+        } else {
+            // Full barrier (M9): whoever takes a seat sees this, or is seen below.
+            self.front().cas_full(front.raw(), closing.raw())
+        };
+        told.map_err(lost)?;
+        if !mutation::is(Mutation::CloseForgetsSecondLook)
+            && let Err(members) = self.is_alone(code)
+        {
+            // Lost: one of them did it.
+            let _ = self.front().cas(closing.raw(), Front { last: NOBODY, ..front }.raw());
+            return Err(members);
         }
-        Ok(())
+        // Lost: somebody joined.
+        self.front().cas_full(closing.raw(), closed(front).raw()).map_err(lost)
+    }
+
+    /// Makes sure that all seats but that one are free.
+    fn is_alone(&self, code: u64) -> Result<(), NoGroup> {
+        let mut others = self.codes().filter(|&other| other != code);
+        let free = others.all(|other| self.seat(other).owner().load() == 0);
+        free.then_some(()).ok_or(NoGroup::HasMembers)
     }
 }
 
@@ -339,14 +452,17 @@ impl<'a> Topic<'a> {
         })
     }
 
-    /// Closes the group of that name (not 0): it keeps nothing any more, and what it has not done is given
-    /// up. When somebody joins it again, it does not go back behind what it had taken.
+    /// Closes the group of that name (not 0), for an owner as headers name it (not 0): it keeps nothing any more,
+    /// and what it has not done is given up. When somebody joins it again, it does not go back behind what it had
+    /// taken.
+    ///
+    /// Wait-free.
     ///
     /// # Errors
-    /// [`NoGroup::HasMembers`].
-    pub fn close_group(&self, name: u64) -> Result<(), NoGroup> {
+    /// [`NoGroup::HasMembers`], also when another one closes it at the same time; then it lasts, and keeps all.
+    pub fn close_group(&self, name: u64, owner: u32) -> Result<(), NoGroup> {
         let group = self.groups().find(|group| group.name().load() == name);
-        group.map_or(Ok(()), |group| group.close())
+        group.map_or(Ok(()), |group| group.close(owner))
     }
 }
 

@@ -15,12 +15,12 @@ pub const READERS: usize = 2;
 pub const POSTERS: usize = if cfg!(loom) { 3 } else { 64 };
 /// Messages that readers of a lossy topic can hold at once while their slots are used again.
 pub const HELD_MAX: usize = 2 * READERS;
-/// Groups that a topic can ever have. The models have none, which spares them the looks.
-pub const GROUPS: usize = if cfg!(loom) { 0 } else { 8 };
+/// Groups that a topic can ever have.
+pub const GROUPS: usize = if cfg!(loom) { 1 } else { 8 };
 /// Members that a group can have at once.
 pub const MEMBERS: usize = if cfg!(loom) { 2 } else { 32 };
 /// Returned messages that a group has room for, beside those that members keep.
-pub const RETURNS: usize = 2 * MEMBERS;
+pub const RETURNS: usize = if cfg!(loom) { 1 } else { 2 * MEMBERS };
 /// Wide words of a pair of cache lines: processors fetch two at a time.
 const LINE: usize = if cfg!(loom) { 4 } else { 16 };
 
@@ -39,10 +39,13 @@ const POSTERS_AT: usize = READERS_AT + READERS * LINE;
 const ORPHANS_AT: usize = POSTERS_AT + POSTERS;
 const GROUPS_AT: usize = (ORPHANS_AT + 2 * HELD_MAX).next_multiple_of(LINE);
 /// Wide words of a member: a cache line.
-const MEMBER: usize = if cfg!(loom) { 4 } else { 8 };
+const MEMBER: usize = if cfg!(loom) { 3 } else { 8 };
 const GROUP: usize = LINE + MEMBERS * MEMBER + RETURNS;
+/// Wide words of all groups. In a model build they lie behind the slots, and only in those topics that have groups,
+/// which spares the others the looks.
+pub const WIDES_OF_GROUPS: usize = (GROUPS * GROUP).next_multiple_of(LINE);
 /// Wide words before the slots.
-pub const WIDES_FIXED: usize = GROUPS_AT + (GROUPS * GROUP).next_multiple_of(LINE);
+pub const WIDES_FIXED: usize = if cfg!(loom) { GROUPS_AT } else { GROUPS_AT + WIDES_OF_GROUPS };
 const WAKES_AT: usize = 0;
 const ASLEEP_AT: usize = if cfg!(loom) { 1 } else { 32 };
 
@@ -164,6 +167,7 @@ pub struct Topic<'a> {
     /// As many as a power of two.
     slots: &'a [[Wide; SLOT]],
     cells: &'a [Wide],
+    groups: &'a [Wide],
     cell_wides: usize,
     shape: Shape,
 }
@@ -213,10 +217,13 @@ impl<'a> Topic<'a> {
         if words.len() < Self::WORDS || wides.len() < shape.wides() {
             return Err(BadTopic::TooShort);
         }
+        let groups_at = if cfg!(loom) { shape.wides() } else { GROUPS_AT };
+        let groups = wides.get(groups_at..groups_at + GROUPS * GROUP).unwrap_or_default();
         let (wides, rest) = wides[..shape.wides()].split_at(WIDES_FIXED);
         let (slots, cells) = rest.split_at(SLOT * shape.slots() as usize);
         let (slots, _) = slots.as_chunks();
-        Ok(Self { words, wides, slots, cells, cell_wides: shape.cell_wides(), shape })
+        let cell_wides = shape.cell_wides();
+        Ok(Self { words, wides, slots, cells, groups, cell_wides, shape })
     }
 
     /// Returns what the topic is made with.
@@ -353,8 +360,7 @@ impl<'a> Topic<'a> {
 
     pub(crate) fn groups(&self) -> impl Iterator<Item = Group<'a>> + use<'a> {
         let topic = *self;
-        let wides = &self.wides[GROUPS_AT..GROUPS_AT + GROUPS * GROUP];
-        wides.chunks_exact(GROUP).enumerate().map(move |(index, wides)| {
+        self.groups.chunks_exact(GROUP).enumerate().map(move |(index, wides)| {
             let (head, rest) = wides.split_at(LINE);
             let (members, returns) = rest.split_at(MEMBERS * MEMBER);
             Group::over(topic, index, head, members, returns)

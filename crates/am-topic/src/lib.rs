@@ -18,6 +18,7 @@
 mod claim;
 mod follow;
 mod group;
+mod hold;
 mod layout;
 mod member;
 mod poster;
@@ -30,7 +31,8 @@ pub use claim::{Claim, Claims, Full, Orphaned};
 pub use follow::{LEADERS_MAX, NoLeader, ReaderId};
 pub use group::NoGroup;
 pub use layout::{
-    BadTopic, Flow, GROUPS, HELD_MAX, MEMBERS, POSTERS, READERS, RETURNS, Shape, Topic, WIDES_FIXED,
+    BadTopic, Flow, GROUPS, HELD_MAX, MEMBERS, POSTERS, READERS, RETURNS, Shape, Topic,
+    WIDES_FIXED, WIDES_OF_GROUPS,
 };
 pub use member::Member;
 pub use poster::{NoRoom, Poster};

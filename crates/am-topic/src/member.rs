@@ -1,10 +1,14 @@
 //! A member of a group: takes messages, and is done with them or gives them back.
 
 use crate::follow::{Leaders, NoLeader, ReaderId};
-use crate::group::{CLOSED, Front, Group, NOBODY, NoGroup, OPENING, Return, Taken};
+use crate::group::{
+    CLOSED, CLOSING, Front, Group, MemberSeat, NOBODY, NoGroup, OPENING, Return, Taken,
+};
+use crate::hold::let_go;
 use crate::layout::{Flow, Topic};
 use crate::reader::{Held, Look, Next, Start};
-use crate::slot::{Entry, PUBLISHED, Seq, state};
+use crate::slot::Seq;
+use am_layout::mutation::{self, Mutation};
 
 /// Exchanges on the front that one look loses to others, or uses for numbers without a message, before it
 /// gives up.
@@ -18,6 +22,8 @@ pub struct Member<'a> {
     code: u64,
     owner: u32,
     start: Start,
+    /// What is below was given up.
+    floor: u64,
     leaders: Leaders<'a>,
     /// What is held.
     current: Option<(Delivery<'a>, Held)>,
@@ -47,12 +53,15 @@ impl<'a> Topic<'a> {
         let group = self.group(name).ok_or(NoGroup::TooManyGroups)?;
         let code = group.sit(owner).ok_or(NoGroup::TooManyMembers)?;
         group.open(start);
+        // From here on nobody closes it.
+        let floor = group.floor().load();
         Ok(Member {
             topic: *self,
             group,
             code,
             owner,
             start,
+            floor,
             leaders: Leaders::none(*self),
             current: None,
             seen_returns: None,
@@ -167,8 +176,18 @@ impl<'a> Member<'a> {
         self.group.entries().find_map(|entry| {
             let raw = entry.load();
             let seen = Return::from_raw(raw).filter(|seen| seen.code == 0)?;
-            // Full barrier: nobody else has it.
-            entry.cas_full(raw, Return { code: self.code, ..seen }.raw()).ok()?;
+            if seen.number < self.floor {
+                // Lost: another one did it.
+                let _ = entry.cas(raw, 0);
+                return None;
+            }
+            let mine = Return { code: self.code, ..seen }.raw();
+            if mutation::is(Mutation::ReturnedWithoutExchange) {
+                entry.store(mine);
+            } else {
+                // Acquire (M8): the looks of whoever gave it back come before ours. Lost: another one has it.
+                entry.cas(raw, mine).ok()?;
+            }
             let (number, attempts) = (seen.number, seen.attempts);
             Some(Delivery { number, attempts, entry: Some(entry) })
         })
@@ -176,15 +195,20 @@ impl<'a> Member<'a> {
 
     /// A message that there was no room for among the returned ones.
     fn take_kept(&self) -> Option<Delivery<'a>> {
-        let taken = self.group.seat(self.code).load_taken();
-        taken.has.then_some(Delivery { number: taken.number, attempts: 1, entry: None })
+        let taken = self.seat().load_taken();
+        let kept = Delivery { number: taken.number, attempts: 1, entry: None };
+        if taken.has && taken.number < self.floor {
+            self.end(kept);
+            return None;
+        }
+        taken.has.then_some(kept)
     }
 
     /// A message that nobody had before.
     fn take_front(&mut self) -> Option<Delivery<'a>> {
         for _ in 0..TRIES_MAX {
             let front = self.group.load_front();
-            if matches!(front.last, CLOSED | OPENING) {
+            if matches!(front.last, CLOSED | OPENING | CLOSING) {
                 self.group.open(self.start);
                 continue;
             }
@@ -201,9 +225,10 @@ impl<'a> Member<'a> {
                     Front { number: oldest.max(number + 1), last: NOBODY }
                 }
             };
-            self.group.record(front);
-            // Full barrier (M8): after the one before is recorded.
-            if self.group.front().cas_full(front.raw(), moved.raw()).is_err() {
+            if !mutation::is(Mutation::TakeForgetsRecord) {
+                self.group.record(front);
+            }
+            if self.group.move_front(front, moved).is_err() {
                 continue;
             }
             if moved.last == self.code {
@@ -217,6 +242,9 @@ impl<'a> Member<'a> {
 
     /// A message that a member left in its seat, for want of room among the returned ones.
     fn take_abandoned(&mut self) -> Option<Delivery<'a>> {
+        if mutation::is(Mutation::IdleForgetsSeats) {
+            return None;
+        }
         let code = self.group.codes().find(|&code| {
             let seat = self.group.seat(code);
             // The seat is ours for a moment, as if a member joined and left.
@@ -233,36 +261,33 @@ impl<'a> Member<'a> {
         let number = delivery.number;
         let Look::Message(entry) = self.topic.look_at(number) else { return None };
         let held = Held { seq: Seq::from_slot_number(number, self.topic.shape()), entry };
-        let stays = self.topic.shape().flow == Flow::Lossless || self.hold_place(number, &entry);
+        // In a lossless topic the group's gate does it.
+        let stays = self.topic.shape().flow == Flow::Lossless
+            || self.topic.hold(self.seat().hold(), number, entry.place);
         stays.then_some(held)
-    }
-
-    fn hold_place(&self, number: u64, entry: &Entry) -> bool {
-        // Full barrier (M5): whoever overwrites the message sees this, or we see that it is overwritten.
-        self.group.seat(self.code).hold().swap_full(entry.place.raw());
-        let stays = self.topic.slot(number).state().load() == state(number, PUBLISHED);
-        if !stays {
-            self.let_go();
-        }
-        stays
     }
 
     fn let_go(&self) {
         if self.topic.shape().flow == Flow::Lossy {
-            // Release (M5): whoever frees the message comes after our look at it.
-            self.group.seat(self.code).hold().store(0);
+            let_go(self.seat().hold());
         }
+    }
+
+    fn seat(&self) -> MemberSeat<'a> {
+        self.group.seat(self.code)
     }
 
     /// The message is nobody's any more.
     fn end(&self, delivery: Delivery<'a>) {
-        // Release (M8, M9): after our looks at it.
-        match delivery.entry {
-            Some(entry) => entry.store(0),
-            None => {
-                let taken = Taken { number: delivery.number, has: false };
-                self.group.seat(self.code).taken().store(taken.raw());
-            }
+        let (word, done) = match delivery.entry {
+            Some(entry) => (entry, 0),
+            None => (self.seat().taken(), Taken { number: delivery.number, has: false }.raw()),
+        };
+        if mutation::is(Mutation::DoneWithoutRelease) {
+            word.store_relaxed(done);
+        } else {
+            // Release (M8): after our looks at it.
+            word.store(done);
         }
     }
 }

@@ -268,14 +268,6 @@ impl Poster<'_> {
     }
 }
 
-impl<'a> Topic<'a> {
-    /// Tells whether a reader looks at the message at this place.
-    pub(crate) fn is_held(&self, raw: u64) -> bool {
-        self.seats().any(|seat| seat.hold().load() == raw)
-            || self.groups().any(|group| group.is_holding(raw))
-    }
-}
-
 impl Drop for Poster<'_> {
     fn drop(&mut self) {
         self.topic.poster_slot(self.number).store(0);

@@ -1,6 +1,7 @@
 //! A reader: a cursor, and what it promises the posters.
 
 use crate::follow::{Leaders, NoLeader, ReaderId};
+use crate::hold::let_go;
 use crate::layout::{Flow, READERS, Seat, Shape, Topic};
 use crate::slot::{ABORTED, Entry, PUBLISHED, Seq, parts, state};
 use am_layout::mutation::{self, Mutation};
@@ -68,16 +69,27 @@ impl<'a> Topic<'a> {
         let owner = u64::from(owner) << 1;
         let number = (0..READERS).find(|&number| {
             let seat = self.seat(number);
-            seat.owner().load_relaxed() == 0 && seat.owner().cas_full(0, owner).is_ok()
+            seat.owner().load_relaxed() == 0 && seat.owner().cas(0, owner).is_ok()
         })?;
         let seat = self.seat(number);
-        // The one before is gone, before the cursor is another's (M7).
         let turn = seat.turn().load().wrapping_add(1) & (u64::MAX >> 8);
-        seat.turn().store(turn);
+        if !mutation::is(Mutation::TurnAfterOwner) {
+            // The one before is gone for its followers, before the cursor counts as another's (M7).
+            seat.turn().store(turn);
+        }
         seat.hold().store(0);
-        seat.cursor().store(self.oldest(self.load_tail().next));
-        // Release: with its cursor. From here on the cursor counts for whoever looks.
+        let oldest = self.oldest(self.load_tail().next);
+        if mutation::is(Mutation::SeatWithoutRelease) {
+            seat.cursor().store_relaxed(oldest);
+        } else {
+            // Release (M7): whoever follows the one before, and sees this cursor, sees whose the seat is by now.
+            seat.cursor().store(oldest);
+        }
+        // Release: with its cursor and turn. From here on the cursor counts for whoever looks.
         seat.owner().store(owner | 1);
+        if mutation::is(Mutation::TurnAfterOwner) {
+            seat.turn().store(turn);
+        }
         if !mutation::is(Mutation::JoinForgetsToTell) {
             // Full barrier (M3): then look at the tail.
             self.joins().increment_full();
@@ -171,33 +183,10 @@ impl<'a> Reader<'a> {
     /// Makes sure that the message under the cursor stays; false when it is gone already.
     #[inline(always)]
     fn hold(&mut self, entry: &Entry) -> bool {
-        self.holds = true;
-        if self.topic.shape().flow == Flow::Lossless {
-            // The cursor does it.
-            return true;
-        }
-        // Full barrier (M5): whoever overwrites the message sees this, or we see that it is overwritten.
-        if mutation::is(Mutation::HoldWithoutBarrier) {
-            self.seat.hold().store(entry.place.raw());
-        } else {
-            self.seat.hold().swap_full(entry.place.raw());
-        }
-        if self.topic.slot(self.cursor).state().load() == state(self.cursor, PUBLISHED) {
-            return true;
-        }
-        self.let_go();
-        self.holds = false;
-        false
-    }
-
-    /// Nothing is held any more.
-    fn let_go(&self) {
-        if mutation::is(Mutation::LetGoWithoutRelease) {
-            self.seat.hold().store_relaxed(0);
-        } else {
-            // Release (M5): whoever frees the message comes after our look at it.
-            self.seat.hold().store(0);
-        }
+        // In a lossless topic the cursor does it.
+        self.holds = self.topic.shape().flow == Flow::Lossless
+            || self.topic.hold(self.seat.hold(), self.cursor, entry.place);
+        self.holds
     }
 
     /// Lets the message go that [`next`](Self::next) returned, and goes on behind it.
@@ -211,7 +200,7 @@ impl<'a> Reader<'a> {
     /// Lets the message go that [`next`](Self::next) returned; it comes again.
     pub fn put_off(&mut self) {
         if core::mem::take(&mut self.holds) && self.topic.shape().flow == Flow::Lossy {
-            self.let_go();
+            let_go(self.seat.hold());
         }
     }
 
@@ -245,7 +234,7 @@ impl<'a> Reader<'a> {
     #[inline]
     fn tell_cursor(&self) {
         if self.topic.shape().flow == Flow::Lossy {
-            self.let_go();
+            let_go(self.seat.hold());
         }
         if mutation::is(Mutation::CursorWithoutRelease) {
             self.seat.cursor().store_relaxed(self.cursor);
@@ -295,7 +284,11 @@ impl Drop for Reader<'_> {
     /// Leaves: nobody waits for this reader any more.
     fn drop(&mut self) {
         self.seat.hold().store(0);
-        // Release: after the last look at a message.
-        self.seat.owner().store(0);
+        if mutation::is(Mutation::LeaveWithoutRelease) {
+            self.seat.owner().store_relaxed(0);
+        } else {
+            // Release (M1, M7): after the last look at a message.
+            self.seat.owner().store(0);
+        }
     }
 }

@@ -151,7 +151,7 @@ fn posters_wait_for_what_a_group_has_not_done() {
     assert_eq!(finish(&world, &mut join(&topic, 4)), Some((0, 1)));
     (0..SLOTS).for_each(|n| assert!(world.post(&mut poster, n).is_ok()));
     assert_eq!(world.post(&mut poster, 0), Err(NoRoom));
-    assert_eq!(topic.close_group(NAME), Ok(()));
+    assert_eq!(topic.close_group(NAME, 9), Ok(()));
     (0..SLOTS).for_each(|n| assert!(world.post(&mut poster, n).is_ok()));
 }
 
@@ -163,10 +163,10 @@ fn group_that_was_closed_begins_anew_but_not_further_back() {
     (0..5).for_each(|n| assert!(world.post(&mut poster, n).is_ok()));
     let mut one = topic.member(NAME, 2, Start::At(Seq(1))).unwrap();
     assert_eq!(take(&world, &mut one), Some((1, 0)));
-    assert_eq!(topic.close_group(NAME), Err(NoGroup::HasMembers));
+    assert_eq!(topic.close_group(NAME, 9), Err(NoGroup::HasMembers));
     drop(one);
-    assert_eq!(topic.close_group(NAME), Ok(()));
-    assert_eq!(topic.close_group(NAME + 1), Ok(()), "there is none");
+    assert_eq!(topic.close_group(NAME, 9), Ok(()));
+    assert_eq!(topic.close_group(NAME + 1, 9), Ok(()), "there is none");
     let mut two = join(&topic, 3);
     assert_eq!(finish(&world, &mut two), Some((2, 0)), "what it had not done was given up");
 }

@@ -23,8 +23,13 @@ impl Morgue for Dead {
 
 #[test]
 fn recovery_takes_the_dead_ones_seats_out_of_every_set_and_no_others() {
-    let shape =
-        Shape { slots_log: Shape::SLOTS_LOG_MIN, flow: Flow::Lossless, set: 1, stamped: true };
+    let shape = Shape {
+        slots_log: Shape::SLOTS_LOG_MIN,
+        flow: Flow::Lossless,
+        cell_bytes: 0,
+        set: 1,
+        stamped: true,
+    };
     let words: Vec<Word> = (0..Topic::WORDS).map(|_| Word::new(0)).collect();
     let wides: Vec<Wide> = (0..shape.wides()).map(|_| Wide::new(0)).collect();
     let topic = Topic::format(&words, &wides, shape).unwrap();

@@ -160,7 +160,7 @@ fn scribbled_words_make_no_call_panic_or_endless() {
                 word.store(old);
             }
             drop(member);
-            let _ = topic.close_group(NAME);
+            let _ = topic.close_group(NAME, 9);
         });
     }
 }

@@ -3,6 +3,7 @@
 use crate::world::{Hand, LIVING, OTHER, READER, Watch, World, spawn, with_world};
 use am_layout::model::check;
 use am_topic::{Flow, Start};
+use loom::thread::JoinHandle;
 
 /// A ring of two, full, whose reader has looked at nothing yet.
 fn full(world: &'static World) -> (Watch, Hand<'static>) {
@@ -12,6 +13,13 @@ fn full(world: &'static World) -> (Watch, Hand<'static>) {
     (watch, hand)
 }
 
+/// At rest: all is accounted for.
+fn end(world: &World, watch: Watch, posters: impl IntoIterator<Item = JoinHandle<()>>) {
+    posters.into_iter().for_each(|poster| poster.join().unwrap());
+    watch.account();
+    world.assert_sound();
+}
+
 #[test]
 fn message_that_is_overrun_while_a_reader_looks_at_it_stays() {
     check(3, || {
@@ -19,9 +27,7 @@ fn message_that_is_overrun_while_a_reader_looks_at_it_stays() {
             let (mut watch, mut hand) = full(world);
             let poster = spawn(move || assert!(hand.post(12)));
             watch.read();
-            poster.join().unwrap();
-            watch.account();
-            world.assert_sound();
+            end(world, watch, [poster]);
         });
     });
 }
@@ -34,9 +40,7 @@ fn reader_that_is_overrun_twice_counts_what_it_missed() {
             let poster = spawn(move || assert!(hand.post(12) && hand.post(13)));
             watch.read();
             watch.read();
-            poster.join().unwrap();
-            watch.account();
-            world.assert_sound();
+            end(world, watch, [poster]);
         });
     });
 }
@@ -53,10 +57,7 @@ fn orphan_that_is_let_go_beside_two_collectors_is_collected_once() {
             let first = spawn(move || one.collect());
             let second = spawn(move || two.collect());
             watch.done();
-            first.join().unwrap();
-            second.join().unwrap();
-            watch.account();
-            world.assert_sound();
+            end(world, watch, [first, second]);
         });
     });
 }
@@ -71,10 +72,7 @@ fn orphan_that_is_let_go_while_it_is_listed_is_collected_by_another_poster() {
             let first = spawn(move || assert!(one.post(12)));
             let second = spawn(move || two.collect());
             watch.done();
-            first.join().unwrap();
-            second.join().unwrap();
-            watch.account();
-            world.assert_sound();
+            end(world, watch, [first, second]);
         });
     });
 }

@@ -4,7 +4,11 @@
 #![cfg(loom)]
 
 mod alive;
+mod crew;
 mod death;
+mod follow;
+mod group_death;
+mod groups;
 mod lossy;
 mod world;
 
@@ -15,5 +19,5 @@ use am_layout::mutation::Mutation;
 #[test]
 #[ignore = "minutes; run by `cargo xtask model --mutants`"]
 fn mutants_are_all_noticed() {
-    all_noticed(&Mutation::TOPIC);
+    all_noticed(&[&Mutation::TOPIC[..], &Mutation::FOLLOW, &Mutation::GROUP].concat());
 }

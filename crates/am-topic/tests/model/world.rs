@@ -2,8 +2,8 @@
 //! that no happens-before edge orders after its last writer.
 
 use am_layout::{Wide, Word};
-use am_topic::{Claim, Entry, Flow, Full, Morgue, Next, Place, Poster, Reader};
-use am_topic::{Recoverer, Seq, Shape, Start, Topic};
+use am_topic::{Claim, Entry, Flow, Full, Held, Morgue, Next, Place, Poster, Reader};
+use am_topic::{Recoverer, Seq, Shape, Start, Topic, WIDES_OF_GROUPS};
 use loom::cell::UnsafeCell;
 use loom::thread;
 
@@ -16,6 +16,8 @@ pub const READER: u32 = 4;
 /// A recoverer that is dead as well, when the next one comes.
 pub const DEAD_RECOVERER: u32 = 5;
 const FREE: u32 = u32::MAX;
+/// Messages that are worked on.
+const WORK_MAX: usize = 8;
 /// What a free block holds.
 const POISON: u64 = u64::MAX;
 
@@ -29,15 +31,26 @@ pub struct World {
     wides: Vec<Wide>,
     /// The first is no block: its offset is 0.
     blocks: Vec<Block>,
+    /// What is done with each message beside it: how often it was looked at by those who have it alone.
+    work: Vec<UnsafeCell<u32>>,
 }
 
-// SAFETY: payloads are touched only through loom's cells, which check the exclusion that the models are about;
+// SAFETY: payloads and work are touched only through loom's cells, which check the exclusion that the models are about;
 // everything else is `Sync` by itself.
 unsafe impl Sync for World {}
 
 /// Makes a topic of 2^`slots_log` slots and `blocks` blocks, plays `body` with it, and looks after it again.
 pub fn with_world(slots_log: u32, flow: Flow, blocks: usize, body: impl FnOnce(&'static World)) {
-    let world: *mut World = Box::into_raw(Box::new(World::new(slots_log, flow, blocks)));
+    with(World::new(slots_log, flow, blocks, 0), body);
+}
+
+/// As [`with_world`], and the topic has a group. Others have none, which spares them the looks.
+pub fn with_group(slots_log: u32, flow: Flow, blocks: usize, body: impl FnOnce(&'static World)) {
+    with(World::new(slots_log, flow, blocks, WIDES_OF_GROUPS), body);
+}
+
+fn with(world: World, body: impl FnOnce(&'static World)) {
+    let world: *mut World = Box::into_raw(Box::new(world));
     // SAFETY: it lives until the end of this function.
     body(unsafe { &*world });
     // SAFETY: `body` has joined its threads, and all that looked at the world is gone.
@@ -45,13 +58,14 @@ pub fn with_world(slots_log: u32, flow: Flow, blocks: usize, body: impl FnOnce(&
 }
 
 impl World {
-    fn new(slots_log: u32, flow: Flow, blocks: usize) -> Self {
+    fn new(slots_log: u32, flow: Flow, blocks: usize, wides_of_groups: usize) -> Self {
         let shape = Shape { slots_log, flow, cell_bytes: 0, set: 42, stamped: false };
         let block = |_| Block { owner: Word::new(FREE), payload: UnsafeCell::new(POISON) };
         let world = Self {
             words: (0..Topic::WORDS).map(|_| Word::new(0)).collect(),
-            wides: (0..shape.wides()).map(|_| Wide::new(0)).collect(),
+            wides: (0..shape.wides() + wides_of_groups).map(|_| Wide::new(0)).collect(),
             blocks: (0..=blocks).map(block).collect(),
+            work: (0..WORK_MAX).map(|_| UnsafeCell::new(0)).collect(),
         };
         Topic::format(&world.words, &world.wides, shape).unwrap();
         world
@@ -73,6 +87,28 @@ impl World {
     pub fn look(&self, place: Place) -> u64 {
         // SAFETY: loom panics when a writer is not ordered before or after.
         self.blocks[place.offset as usize].payload.with(|payload| unsafe { *payload })
+    }
+
+    /// Looks at a message, which must be what was posted.
+    pub fn look_at(&self, held: &Held) -> u64 {
+        let value = self.look(held.entry.place);
+        assert_eq!((held.entry.kind, held.entry.tag), (7, value), "{:?}", held.seq);
+        value
+    }
+
+    /// Works on a message that one thread has alone; returns how often that was done before.
+    pub fn work_on(&self, seq: Seq) -> u32 {
+        // SAFETY: loom panics when the access is not exclusive.
+        self.work[seq.0 as usize].with_mut(|work| unsafe {
+            *work += 1;
+            *work - 1
+        })
+    }
+
+    /// Returns how often a message was worked on by those before.
+    pub fn worked_on(&self, seq: Seq) -> u32 {
+        // SAFETY: loom panics when a writer is not ordered before or after.
+        self.work[seq.0 as usize].with(|work| unsafe { *work })
     }
 
     /// Makes a message that is nobody's the owner's own.
@@ -141,6 +177,11 @@ pub struct Hand<'a> {
     kept: Vec<u32>,
     /// The values that were posted.
     pub posted: Vec<u64>,
+}
+
+/// Two posters of a small ring, and the blocks of each.
+pub fn two_hands(world: &'static World) -> [Hand<'static>; 2] {
+    [Hand::new(world, LIVING, [1, 2, 3]), Hand::new(world, OTHER, [4, 5, 6])]
 }
 
 impl<'a> Hand<'a> {
@@ -256,8 +297,7 @@ impl Watch {
     /// Holds the next message, if there is one.
     pub fn hold(&mut self) -> Option<Place> {
         let Next::Message(held) = self.reader.next() else { return None };
-        let value = self.world.look(held.entry.place);
-        assert_eq!((held.entry.kind, held.entry.tag), (7, value), "{:?}", held.seq);
+        let value = self.world.look_at(&held);
         self.seen.push((held.seq, value));
         Some(held.entry.place)
     }
