@@ -2,7 +2,7 @@
 //!
 //! A row is a name, a layout ([`Stage::lay`](crate::stage::Stage::lay)), and what the actor does, which it marks with
 //! [`Actor::mark`](crate::acts::Actor::mark). Actors work on the sectors directly; those with a thread cache
-//! are in `cache_ops`, those on common blocks and names in `common_ops`. What must be true of a killed actor follows from a few words beside it: what
+//! are in `cache_ops`, those on common blocks and names in `common_ops`, those on topics in `topic_ops`. What must be true of a killed actor follows from a few words beside it: what
 //! becomes of the blocks it was given, and how many it gives away to nobody.
 
 use atomic_matrix::SectorId;
@@ -16,6 +16,8 @@ use crate::acts::{
 use crate::cache_ops;
 use crate::common_ops::{self, Commons};
 use crate::stage::Shape;
+use crate::topic_ops;
+use crate::topic_plot::Plot;
 
 /// The actor whose operation is interrupted.
 pub const A: usize = 0;
@@ -92,6 +94,8 @@ pub struct Op {
     pub full: bool,
     /// Common blocks that there must be.
     pub commons: Commons,
+    /// The topic that there is, and what must become of it.
+    pub plot: Option<Plot>,
     /// What the survivor does meanwhile.
     pub meanwhile: Option<Meanwhile>,
     /// The operation in whose middle actor C died before, and how far it had come: so many
@@ -118,6 +122,7 @@ impl Op {
             crowded: false,
             full: layout.starts_with('|'),
             commons: Commons::NONE,
+            plot: None,
             meanwhile: None,
             victim: None,
             beside: None,
@@ -131,6 +136,10 @@ impl Op {
 
     pub(crate) fn strays(self, strays: u64) -> Self {
         Self { strays, ..self }
+    }
+
+    pub(crate) fn plot(self, plot: Plot) -> Self {
+        Self { plot: Some(plot), ..self }
     }
 
     pub(crate) fn commons(self, commons: Commons) -> Self {
@@ -181,6 +190,7 @@ pub fn all() -> Vec<Op> {
     cache_ops::all(Shape::Three, &mut ops);
     common_ops::all(small, &mut ops);
     common_ops::all(Shape::Three, &mut ops);
+    topic_ops::all(&mut ops);
     ops
 }
 
@@ -193,6 +203,7 @@ pub fn pairs() -> Vec<Op> {
         beside_the_dead(shape, &mut pairs);
     }
     cache_ops::pairs(Shape::Only(SectorId::Small), &mut pairs);
+    topic_ops::pairs(&mut pairs);
     pairs
 }
 

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use atomic_matrix::Matrix;
@@ -20,6 +21,7 @@ use crate::acts::Actor;
 use crate::ops::{A, B, C, Kind, Meanwhile, Op};
 use crate::stage::{Name, Stage};
 use crate::stepper::{Step, Stepper};
+use crate::topic_scene::Scene;
 
 /// Instructions that an operation may take.
 const STEPS_MAX: u64 = 2_000_000;
@@ -259,10 +261,11 @@ impl Ground {
 
     pub(crate) fn stage(&self, op: &Op) -> Result<Option<Stage<'_>>> {
         let Some(matrix) = &self.matrix else { return Ok(None) };
-        let stage = Stage::lay(matrix, op.shape, op.layout)?;
+        let mut stage = Stage::lay(matrix, op.shape, op.layout)?;
         if op.spoiled {
             stage.spoil_hints()?;
         }
+        stage.scene = op.plot.map(|plot| Scene::set(matrix, plot)).transpose()?.map(Mutex::new);
         Ok(Some(stage))
     }
 
