@@ -48,7 +48,7 @@ pub fn judge(stage: &mut Stage<'_>, op: &Op, when: When, care: Care) -> Result<u
         Care::Recover => recover(stage.matrix)?,
         Care::WorkAndRecover => {
             work(stage, op.full).context("before recovery")?;
-            stage.scene.as_mut().map_or(Ok(()), |scene| lone(scene)?.go_on())?;
+            stage.scene.as_mut().map_or(Ok(()), |scene| lone(scene)?.go_on(when))?;
             recover(stage.matrix)?
         }
         Care::Neglect => Recovered::default(),

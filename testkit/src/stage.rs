@@ -152,8 +152,14 @@ impl<'m> Stage<'m> {
     /// # Errors
     /// The layout cannot be read, or the blocks do not come to lie where it says.
     pub fn lay(matrix: &'m Matrix, shape: Shape, layout: &str) -> Result<Self> {
-        let mut stage =
-            Self { matrix, shape, held: Vec::new(), raw: Vec::new(), given: Default::default(), scene: None };
+        let mut stage = Self {
+            matrix,
+            shape,
+            held: Vec::new(),
+            raw: Vec::new(),
+            given: Default::default(),
+            scene: None,
+        };
         let full = layout.starts_with('|');
         let parts = read_layout(layout.trim_start_matches('|'))?;
         let mut free = Vec::new();

@@ -64,6 +64,7 @@ fn reads(ops: &mut Vec<Op>) {
         op("lossy-put-back", put_back, lossy),
         op("open-follower", open_follower, lossless),
         op("follow", follow, lossless),
+        op("lead", read, lossless.leads()),
     ]);
 }
 
@@ -92,10 +93,10 @@ fn recoveries(ops: &mut Vec<Op>) {
     let group = lossless.group(GroupPlot::delivers((0, 1)));
     let again = lossless.group(GroupPlot { returned: true, ..GroupPlot::delivers((1, 2)) });
     for (name, victim, plot, parts) in [
-        ("post", post as Act, lossless.victim(2), &[20, 40, 60, 80, 100][..]),
-        ("post-many", post_many, lossless.victim(1 + MANY), &[30, 45, 60, 75, 90]),
-        ("overrun", post_first, lossy.holds(Holds::Next).victim(1), &[40, 55, 70, 85]),
-        ("collect", post_first, lossy.holds(Holds::Orphan).victim(1), &[15, 30, 45]),
+        ("post", post as Act, lossless.victim(1, 1), &[20, 40, 60, 80, 100][..]),
+        ("post-many", post_many, lossless.victim(1, MANY), &[30, 45, 60, 75, 90]),
+        ("overrun", post_first, lossy.holds(Holds::Next).victim(0, 1), &[40, 55, 70, 85]),
+        ("collect", post_first, lossy.holds(Holds::Orphan).victim(0, 1), &[15, 30, 45]),
         ("read", read, lossless, &[50]),
         ("lossy-read", read, lossy, &[50]),
         ("take", take, group, &[50, 70, 100]),
@@ -127,7 +128,7 @@ pub(crate) fn pairs(pairs: &mut Vec<Op>) {
         row("overrun-read", post_first, read, lossy.holds(Holds::Next).posts(0, 1)),
         row("lossy-read-post", read, post, lossy.beside(2)),
         row("take-take", take, take, group).thorough_if(false),
-        row("take-nack", take, nack, group),
+        row("take-nack", take, nack, lossless.group(GroupPlot::delivers((0, 2)))),
         row("take-recover", take, recover, group),
     ]);
 }

@@ -61,12 +61,7 @@ impl GroupPlot {
     }
 
     /// How often a message may have been delivered in vain.
-    pub fn attempts_allowed(
-        &self,
-        subject: bool,
-        loose: bool,
-        when: When,
-    ) -> RangeInclusive<u8> {
+    pub fn attempts_allowed(&self, subject: bool, loose: bool, when: When) -> RangeInclusive<u8> {
         let (before, after) = self.attempts;
         match when {
             // With two at work either may have it, or one of the two before.
@@ -101,6 +96,8 @@ pub struct Plot {
     pub(crate) beside_posts: u64,
     /// Messages of actor C, at most.
     pub(crate) victim_posts: u64,
+    /// A reader of the survivor's follows that of actor A, which reads one message.
+    pub(crate) leads: bool,
     /// Messages that may be lost.
     pub(crate) lost_max: u64,
 }
@@ -119,6 +116,7 @@ impl Plot {
         posts: Count { before: 0, during: 0 },
         beside_posts: 0,
         victim_posts: 0,
+        leads: false,
         lost_max: 0,
     };
     /// A lossy one.
@@ -145,10 +143,14 @@ impl Plot {
         Self { group: Some(group), ..self }
     }
 
-    /// Actor C may have posted so many, all but the first by one claim.
-    pub(crate) const fn victim(self, posts: u64) -> Self {
-        let lost_max = self.lost_max + posts.saturating_sub(1);
-        Self { victim_posts: posts, lost_max, ..self }
+    /// Actor C may have posted so many, the last `during` by one claim.
+    pub(crate) const fn victim(self, before: u64, during: u64) -> Self {
+        Self { victim_posts: before + during, lost_max: during, ..self }
+    }
+
+    /// The survivor follows the actor's reader.
+    pub(crate) const fn leads(self) -> Self {
+        Self { leads: true, ..self }
     }
 
     pub(crate) const fn beside(self, posts: u64) -> Self {

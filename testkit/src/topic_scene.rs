@@ -14,7 +14,7 @@ use crate::accounts::When;
 use crate::ops::{A, B, C, Op};
 use crate::pattern;
 use crate::stage::Stage;
-use crate::topic_plot::{GROUP, Holds, NAME, Plot};
+use crate::topic_plot::{Count, GROUP, Holds, NAME, Plot};
 
 /// Slots of a topic of the least capacity.
 pub(crate) const SLOTS: u64 = 128;
@@ -48,6 +48,7 @@ pub struct Scene {
     witness: Option<Reader<[u8]>>,
     member: Option<Reader<[u8]>>,
     holder: Option<Holder>,
+    follower: Option<Reader<[u8]>>,
     /// Messages that the survivor posted.
     own: u64,
     /// What the witness saw, and the member got.
@@ -68,6 +69,7 @@ impl Scene {
             witness: None,
             member: None,
             holder: None,
+            follower: None,
             own: 0,
             seen: Vec::new(),
             taken: Vec::new(),
@@ -172,15 +174,42 @@ impl Scene {
     ///
     /// # Errors
     /// There is no room where there must be some, or a message has changed.
-    pub(crate) fn go_on(&mut self) -> Result<()> {
+    pub(crate) fn go_on(&mut self, when: When) -> Result<()> {
         if self.topic.is_none() {
             return Ok(());
         }
+        self.follow(when)?;
         match self.post() {
             Err(error) if self.plot.full && is_full(&error) => {}
             posted => posted.context("beside the dead")?,
         }
         self.read_all()
+    }
+
+    /// Follows the dead reader: nothing comes but what that has let go, as long as nobody recovers.
+    fn follow(&mut self, when: When) -> Result<()> {
+        if !self.plot.leads {
+            return Ok(());
+        }
+        // The actor's is the second reader that there ever was.
+        let leader = ReaderId::from_raw(1 << 8 | 1);
+        let builder = self.topic()?.reader().start(Start::Earliest);
+        let mut follower = builder.after_id(leader).open()?;
+        let came = std::iter::from_fn(|| follower.try_read().map(drop)).count() as u64;
+        let allowed = Count { before: 0, during: 1 }.allowed(when);
+        ensure!(allowed.contains(&came), "{came} messages came to the follower, not {allowed:?}");
+        self.follower = Some(follower);
+        Ok(())
+    }
+
+    /// The follower goes on to the end when its leader is recovered from.
+    fn stop_following(&mut self) -> Result<()> {
+        let Some(mut follower) = self.follower.take() else { return Ok(()) };
+        drain(&mut follower, &mut Vec::new()).context("the follower")?;
+        let (at, posted) = (follower.position(), Seq(self.topic()?.posted()));
+        let right = at == posted && !follower.follows_all();
+        ensure!(right, "the follower of the dead stands at {at} of {posted}");
+        Ok(())
     }
 
     /// Reads all that is there, and does the group's work.
@@ -208,6 +237,7 @@ impl Scene {
     ) -> Result<()> {
         self.find(stage.matrix, when)?;
         self.read_all()?;
+        self.stop_following()?;
         self.let_go(stage.matrix)?;
         let alone = op.victim.is_none() && op.beside.is_none();
         self.judge_missed(when, alone.then_some(claims))?;
