@@ -105,6 +105,8 @@ pub struct Op {
     pub beside: Option<Beside>,
     /// It takes long and tells little that others do not: only where all is asked for.
     pub thorough: bool,
+    /// Of what would be interrupted in the gate only every so-manyth instruction is, and both ends.
+    pub stride: usize,
 }
 
 impl Op {
@@ -127,6 +129,7 @@ impl Op {
             victim: None,
             beside: None,
             thorough: false,
+            stride: 1,
         }
     }
 
@@ -164,6 +167,10 @@ impl Op {
 
     pub(crate) fn thorough_if(self, thorough: bool) -> Self {
         Self { thorough, ..self }
+    }
+
+    pub(crate) fn stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
     }
 
     pub(crate) fn after_death_of(self, victim: Act, hundredths: u64) -> Self {

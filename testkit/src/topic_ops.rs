@@ -104,9 +104,11 @@ fn recoveries(ops: &mut Vec<Op>) {
         ("nack", nack, group, &[30, 60, 80]),
     ] {
         for (number, &part) in parts.iter().enumerate() {
-            let op = op(&format!("recover-{name}-{part}"), recover, plot);
-            // The gate has one of each.
-            ops.push(op.after_death_of(victim, part).thorough_if(number != parts.len() / 2));
+            let op = op(&format!("recover-{name}-{part}"), recover, plot).stride(4);
+            // They walk the whole sector: the gate has the claims of many, an orphan, and a member's message.
+            let is_few = ["post-many", "overrun", "take"].contains(&name);
+            let thorough = !is_few || number != parts.len() / 2;
+            ops.push(op.after_death_of(victim, part).thorough_if(thorough));
         }
     }
 }
