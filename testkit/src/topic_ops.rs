@@ -121,6 +121,8 @@ pub(crate) fn pairs(pairs: &mut Vec<Op>) {
     };
     let overrun = lossy.holds(Holds::Next).posts(0, 1);
     let group = lossless.group(GroupPlot::delivers((0, 1)));
+    // Who wakes may take what the other had and gave back.
+    let twice = lossless.group(GroupPlot::delivers((0, 2)));
     pairs.extend([
         row("post-post", post, post, lossless.posts(1, 1).beside(2)).thorough_if(false),
         row("post-many-post", post_many, post, lossless.posts(1, MANY).beside(2)),
@@ -129,8 +131,8 @@ pub(crate) fn pairs(pairs: &mut Vec<Op>) {
         row("overrun-overrun", post_first, post_first, overrun.beside(1)),
         row("overrun-read", post_first, read, lossy.holds(Holds::Next).posts(0, 1)),
         row("lossy-read-post", read, post, lossy.beside(2)),
-        row("take-take", take, take, group).thorough_if(false),
-        row("take-nack", take, nack, lossless.group(GroupPlot::delivers((0, 2)))),
+        row("take-take", take, take, twice).thorough_if(false),
+        row("take-nack", take, nack, twice),
         row("take-recover", take, recover, group),
     ]);
 }
