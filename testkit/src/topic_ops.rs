@@ -105,8 +105,8 @@ fn recoveries(ops: &mut Vec<Op>) {
     ] {
         for (number, &part) in parts.iter().enumerate() {
             let op = op(&format!("recover-{name}-{part}"), recover, plot).stride(4);
-            // They walk the whole sector: the gate has the claims of many, an orphan, and a member's message.
-            let is_few = ["post-many", "overrun", "take"].contains(&name);
+            // They walk the whole sector: the gate has claims of many, orphans, a member's message.
+            let is_few = ["post-many", "overrun", "collect", "take"].contains(&name);
             let thorough = !is_few || number != parts.len() / 2;
             ops.push(op.after_death_of(victim, part).thorough_if(thorough));
         }

@@ -80,7 +80,9 @@ impl Correspondent {
             let reader = topic.reader().start(Start::Earliest);
             let member = topic.reader().group(GROUPS[0]);
             for mut reader in [reader.open(), member.open()].into_iter().flatten() {
-                reader.try_read().map(std::mem::forget);
+                if let Some(held) = reader.try_read() {
+                    std::mem::forget(held);
+                }
                 dead.readers.push(reader);
             }
         }
