@@ -183,6 +183,14 @@ pub(crate) fn join_group(actor: &Actor<'_>) -> Result<()> {
     Ok(())
 }
 
+/// It has no members.
+pub(crate) fn close_group(actor: &Actor<'_>) -> Result<()> {
+    let topic = topic(actor)?;
+    drop(topic.reader().group(GROUP).open()?);
+    actor.mark(|| topic.close_group(GROUP))?;
+    Ok(())
+}
+
 /// What it takes it keeps, until it is dead or leaves.
 pub(crate) fn take(actor: &Actor<'_>) -> Result<()> {
     let mut member = member(actor)?;

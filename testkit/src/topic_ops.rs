@@ -4,9 +4,9 @@ use crate::acts::{Act, recover};
 use crate::ops::{Op, pair};
 use crate::stage::Shape;
 use crate::topic_acts::{
-    BATCH, create, done, drop_poster, drop_reader, follow, join_group, leave, loan_and_commit,
-    loan_and_drop, nack, open, open_follower, open_poster, open_reader, post, post_first,
-    post_into_full, post_longer, post_many, put_back, read, read_many, take,
+    BATCH, close_group, create, done, drop_poster, drop_reader, follow, join_group, leave,
+    loan_and_commit, loan_and_drop, nack, open, open_follower, open_poster, open_reader, post,
+    post_first, post_into_full, post_longer, post_many, put_back, read, read_many, take,
 };
 use crate::topic_plot::{Count, GroupPlot, Holds, Plot};
 
@@ -77,6 +77,7 @@ fn groups(ops: &mut Vec<Op>) {
     let again = GroupPlot { returned: true, ..GroupPlot::delivers((1, 2)) };
     ops.extend([
         op("open-group", join_group, Plot::LOSSLESS.group(opened)),
+        op("close-group", close_group, Plot::LOSSLESS.group(opened)),
         op("join-group", join_group, group((0, 0))),
         op("take", take, group((0, 1))),
         op("take-returned", take, Plot::LOSSLESS.group(again)),
