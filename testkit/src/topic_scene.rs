@@ -13,6 +13,7 @@ use atomic_matrix::{Matrix, Offset, PostError, Poster, Reader, ReaderId, Seq, St
 use crate::accounts::When;
 use crate::ops::{A, B, C, Op};
 use crate::pattern;
+use crate::product;
 use crate::stage::Stage;
 use crate::topic_plot::{Count, GROUP, Holds, NAME, Plot};
 
@@ -244,7 +245,7 @@ impl Scene {
         self.judge_posts(op, when)?;
         self.turn().context("a turn of posts")?;
         self.judge_group(op, when)?;
-        self.judge_seats()?;
+        self.judge_seats(stage.matrix)?;
         self.take_apart(stage)
     }
 
@@ -339,7 +340,9 @@ impl Scene {
     }
 
     /// No seat and no poster's number is the dead's any more.
-    fn judge_seats(&mut self) -> Result<()> {
+    fn judge_seats(&mut self, matrix: &Matrix) -> Result<()> {
+        // Whoever finds no seat recovers: that may not be what brings the dead's back.
+        product::alone(matrix)?;
         drop((self.poster.take(), self.witness.take(), self.member.take()));
         let topic = self.topic()?;
         let posters = (0..SEATS).map(|_| topic.poster()).collect::<Result<Vec<_>, _>>();
