@@ -1,5 +1,7 @@
 //! The kit's own parts: deaths that are no process's are met as such.
 
+use std::collections::BTreeSet;
+
 use am_testkit::hostile::bed::Bed;
 use am_testkit::hostile::play_steps;
 use am_testkit::hostile::player::Player;
@@ -87,4 +89,12 @@ fn sweep_without_its_damages_posts_and_reads() {
         // Who reads to the end finds nothing more now and then.
         assert!(calls.made > 60 && calls.refused * 3 < calls.made, "round {number}: {calls:?}");
     }
+}
+
+#[test]
+fn telling_words_of_a_topic_are_all_different_and_its_own() {
+    let words: BTreeSet<usize> = am_topic::telling_wides().collect();
+    assert_eq!(words.len(), am_topic::telling_wides().count());
+    // Eight slots of four words are the last ones.
+    assert_eq!(words.last(), Some(&(am_topic::WIDES_FIXED + 8 * 4 - 1)));
 }
