@@ -1,13 +1,16 @@
 //! What must be true of a heap after one of its users died, byte by byte.
 
-use anyhow::{Context, Result, bail, ensure};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use atomic_matrix::{Error, Matrix, Offset};
 
 use crate::common_ops::judge_commons;
 use crate::ops::{A, B, Fate, Op};
 use crate::pattern;
-use crate::product;
+use crate::product::{self, Recovered};
 use crate::stage::{Given, Shape, Stage};
+use crate::topic_scene::Scene;
 
 /// Calls of recovery before it counts as endless.
 const RECOVERIES_MAX: usize = 4;
@@ -41,14 +44,19 @@ pub enum Care {
 /// # Errors
 /// The first thing that is not as it must be.
 pub fn judge(stage: &mut Stage<'_>, op: &Op, when: When, care: Care) -> Result<u64> {
-    let blocks = match care {
+    let recovered = match care {
         Care::Recover => recover(stage.matrix)?,
         Care::WorkAndRecover => {
             work(stage, op.full).context("before recovery")?;
+            stage.scene.as_mut().map_or(Ok(()), |scene| lone(scene)?.go_on(when))?;
             recover(stage.matrix)?
         }
-        Care::Neglect => 0,
+        Care::Neglect => Recovered::default(),
     };
+    if let Some(scene) = stage.scene.take() {
+        let scene = scene.into_inner().map_err(|_| anyhow!("a thread panicked"))?;
+        scene.judge(stage, op, when, recovered.claims)?;
+    }
     if op.spoiled {
         // Whoever walks to the end announces all that is free.
         let all = stage.matrix.allocate(stage.bytes(stage.sector().granules));
@@ -75,18 +83,20 @@ pub fn judge(stage: &mut Stage<'_>, op: &Op, when: When, care: Care) -> Result<u
     work(stage, false).context("after recovery")?;
     whole(stage.matrix).context("after more work")?;
     product::alone(stage.matrix)?;
-    Ok(blocks)
+    Ok(recovered.blocks)
+}
+
+fn lone(scene: &mut Mutex<Scene>) -> Result<&mut Scene> {
+    scene.get_mut().map_err(|_| anyhow!("a thread panicked"))
 }
 
 /// Recovers until nothing is deferred. With nobody else alive, the first call must do.
-fn recover(matrix: &Matrix) -> Result<u64> {
-    let mut blocks = 0;
+fn recover(matrix: &Matrix) -> Result<Recovered> {
     for call in 0..RECOVERIES_MAX {
         let recovered = product::recover(matrix);
-        blocks += recovered.blocks;
         if recovered.deferred == 0 && !recovered.busy {
             ensure!(call == 0, "recovery took {} calls, with nobody alive", call + 1);
-            return Ok(blocks);
+            return Ok(recovered);
         }
     }
     bail!("recovery is not done after {RECOVERIES_MAX} calls")

@@ -180,7 +180,11 @@ fn run_one(op: &Op, args: &Args) -> Paired {
     let reach = match args.at {
         Some(at) => Reach::At(at),
         None if args.all => Reach::Every { most: EVERY_MAX },
-        None => Reach::Changes { around, random: 6 },
+        // That something is amiss without recovery a few show.
+        None if args.self_test && op.plot.is_some() => {
+            Reach::Changes { around, random: 6, stride: 4 * op.stride }
+        }
+        None => Reach::Changes { around, random: 6, stride: op.stride },
     };
     let care = args.self_test.then_some(Care::Neglect);
     let done = match op.beside {

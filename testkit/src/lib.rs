@@ -21,4 +21,8 @@ pub mod stepper;
 pub mod storm;
 pub mod sweep;
 pub mod threads;
+mod topic_acts;
+mod topic_ops;
+pub mod topic_plot;
+pub mod topic_scene;
 pub mod verdict;

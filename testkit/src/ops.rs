@@ -2,7 +2,7 @@
 //!
 //! A row is a name, a layout ([`Stage::lay`](crate::stage::Stage::lay)), and what the actor does, which it marks with
 //! [`Actor::mark`](crate::acts::Actor::mark). Actors work on the sectors directly; those with a thread cache
-//! are in `cache_ops`, those on common blocks and names in `common_ops`. What must be true of a killed actor follows from a few words beside it: what
+//! are in `cache_ops`, those on common blocks and names in `common_ops`, those on topics in `topic_ops`. What must be true of a killed actor follows from a few words beside it: what
 //! becomes of the blocks it was given, and how many it gives away to nobody.
 
 use atomic_matrix::SectorId;
@@ -16,6 +16,8 @@ use crate::acts::{
 use crate::cache_ops;
 use crate::common_ops::{self, Commons};
 use crate::stage::Shape;
+use crate::topic_ops;
+use crate::topic_plot::Plot;
 
 /// The actor whose operation is interrupted.
 pub const A: usize = 0;
@@ -92,6 +94,8 @@ pub struct Op {
     pub full: bool,
     /// Common blocks that there must be.
     pub commons: Commons,
+    /// The topic that there is, and what must become of it.
+    pub plot: Option<Plot>,
     /// What the survivor does meanwhile.
     pub meanwhile: Option<Meanwhile>,
     /// The operation in whose middle actor C died before, and how far it had come: so many
@@ -101,6 +105,8 @@ pub struct Op {
     pub beside: Option<Beside>,
     /// It takes long and tells little that others do not: only where all is asked for.
     pub thorough: bool,
+    /// Of what would be interrupted in the gate only every so-manyth instruction is, and both ends.
+    pub stride: usize,
 }
 
 impl Op {
@@ -118,10 +124,12 @@ impl Op {
             crowded: false,
             full: layout.starts_with('|'),
             commons: Commons::NONE,
+            plot: None,
             meanwhile: None,
             victim: None,
             beside: None,
             thorough: false,
+            stride: 1,
         }
     }
 
@@ -131,6 +139,10 @@ impl Op {
 
     pub(crate) fn strays(self, strays: u64) -> Self {
         Self { strays, ..self }
+    }
+
+    pub(crate) fn plot(self, plot: Plot) -> Self {
+        Self { plot: Some(plot), ..self }
     }
 
     pub(crate) fn commons(self, commons: Commons) -> Self {
@@ -157,6 +169,10 @@ impl Op {
         Self { thorough, ..self }
     }
 
+    pub(crate) fn stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
+    }
+
     pub(crate) fn after_death_of(self, victim: Act, hundredths: u64) -> Self {
         Self { victim: Some((victim, hundredths)), ..self }
     }
@@ -181,6 +197,7 @@ pub fn all() -> Vec<Op> {
     cache_ops::all(Shape::Three, &mut ops);
     common_ops::all(small, &mut ops);
     common_ops::all(Shape::Three, &mut ops);
+    topic_ops::all(&mut ops);
     ops
 }
 
@@ -193,6 +210,7 @@ pub fn pairs() -> Vec<Op> {
         beside_the_dead(shape, &mut pairs);
     }
     cache_ops::pairs(Shape::Only(SectorId::Small), &mut pairs);
+    topic_ops::pairs(&mut pairs);
     pairs
 }
 

@@ -11,6 +11,8 @@ pub struct Recovered {
     pub blocks: u64,
     /// Bytes given back, limbo included.
     pub bytes: u64,
+    /// Numbers of topics that the dead had claimed.
+    pub claims: u64,
     /// Ranges left for a later call, because a live thread may be concerned.
     pub deferred: u32,
     /// Somebody else was recovering.
@@ -23,6 +25,7 @@ pub fn recover(matrix: &Matrix) -> Recovered {
     Recovered {
         blocks: recovery.blocks + recovery.cached,
         bytes: recovery.bytes,
+        claims: recovery.claims,
         deferred: recovery.deferred,
         busy: recovery.busy,
     }

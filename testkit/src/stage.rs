@@ -1,6 +1,7 @@
 //! A segment whose heap has a known shape, and the survivor who keeps blocks in it.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use am_layout::ROSTER_AT_BYTES;
@@ -10,6 +11,7 @@ use atomic_matrix::{Block, Geometry, Matrix, Offset, SectorId};
 use std::os::fd::AsFd;
 
 use crate::pattern;
+use crate::topic_scene::Scene;
 
 /// Bytes of a block's header.
 const HEADER_BYTES: usize = 32;
@@ -23,10 +25,12 @@ pub enum Shape {
     Only(SectorId),
     /// All three; what is laid out lies in the small one.
     Three,
+    /// As the small sector alone, with room for a topic.
+    Topic,
 }
 
 impl Shape {
-    /// Every shape, in the order of the table of operations.
+    /// Every shape but that of topics, in the order of the table of operations.
     pub const ALL: [Shape; 4] = [
         Shape::Only(SectorId::Small),
         Shape::Only(SectorId::Medium),
@@ -42,6 +46,7 @@ impl Shape {
             Shape::Only(SectorId::Medium) => "medium",
             Shape::Only(SectorId::Large) => "large",
             Shape::Three => "three",
+            Shape::Topic => "topic",
         }
     }
 
@@ -54,6 +59,7 @@ impl Shape {
             Shape::Only(SectorId::Medium) => (164 << 10, 0, 100),
             Shape::Only(SectorId::Large) => (1 << 20, 0, 0),
             Shape::Three => (512 << 10, 20, 30),
+            Shape::Topic => (144 << 10, 100, 0),
         };
         Matrix::builder().size(size_bytes).split(small, medium)
     }
@@ -61,7 +67,7 @@ impl Shape {
     fn sector(self) -> usize {
         match self {
             Shape::Only(sector) => sector as usize,
-            Shape::Three => 0,
+            Shape::Three | Shape::Topic => 0,
         }
     }
 }
@@ -130,6 +136,8 @@ pub struct Stage<'m> {
     pub raw: Vec<Given>,
     /// Blocks given to the actors A, B and C.
     pub given: [Vec<Given>; 3],
+    /// The topic, if there is one. Nobody waits for it: the lock lets an actor's threads share the stage.
+    pub scene: Option<Mutex<Scene>>,
 }
 
 impl<'m> Stage<'m> {
@@ -144,8 +152,14 @@ impl<'m> Stage<'m> {
     /// # Errors
     /// The layout cannot be read, or the blocks do not come to lie where it says.
     pub fn lay(matrix: &'m Matrix, shape: Shape, layout: &str) -> Result<Self> {
-        let mut stage =
-            Self { matrix, shape, held: Vec::new(), raw: Vec::new(), given: Default::default() };
+        let mut stage = Self {
+            matrix,
+            shape,
+            held: Vec::new(),
+            raw: Vec::new(),
+            given: Default::default(),
+            scene: None,
+        };
         let full = layout.starts_with('|');
         let parts = read_layout(layout.trim_start_matches('|'))?;
         let mut free = Vec::new();

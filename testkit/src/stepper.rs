@@ -25,6 +25,8 @@ use nix::unistd::{ForkResult, Pid, alarm, fork, gettid};
 
 /// Seconds that a child may go without a stop before it counts as hung.
 const PATIENCE_SECONDS: u32 = 20;
+/// Signals from outside that interrupt one step.
+const OUTSIDERS_MAX: u32 = 1000;
 /// Bytes of the child's last words.
 const WORDS_MAX: usize = 1024;
 
@@ -244,8 +246,7 @@ impl Stepper {
                 return Ok(false);
             }
             ptrace::write(self.tracee, place, code & !0xff | BREAK)?;
-            ptrace::cont(self.tracee, None)?;
-            match wait_for(self.tracee)? {
+            match self.run()? {
                 WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
                 WaitStatus::Exited(..) => {
                     self.tracee_gone = true;
@@ -319,16 +320,33 @@ impl Stepper {
 
     /// Runs one instruction; false when the thread has ended.
     fn step_raw(&mut self) -> Result<bool> {
-        ptrace::step(self.tracee, None)?;
-        match wait_for(self.tracee)? {
-            WaitStatus::Stopped(_, Signal::SIGTRAP) => Ok(true),
-            WaitStatus::Exited(..) => {
-                self.tracee_gone = true;
-                self.reaped = self.tracee == self.pid;
-                Ok(false)
+        for _ in 0..OUTSIDERS_MAX {
+            ptrace::step(self.tracee, None)?;
+            match wait_for(self.tracee)? {
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => return Ok(true),
+                // It stopped before it ran anything.
+                WaitStatus::Stopped(_, signal) if is_outsiders(signal) => {}
+                WaitStatus::Exited(..) => {
+                    self.tracee_gone = true;
+                    self.reaped = self.tracee == self.pid;
+                    return Ok(false);
+                }
+                other => bail!("step {} ended with {other:?}", self.steps + 1),
             }
-            other => bail!("step {} ended with {other:?}", self.steps + 1),
         }
+        bail!("somebody stops the child again and again")
+    }
+
+    /// Lets the child run at full speed until it stops.
+    fn run(&self) -> Result<WaitStatus> {
+        for _ in 0..OUTSIDERS_MAX {
+            ptrace::cont(self.tracee, None)?;
+            match wait_for(self.tracee)? {
+                WaitStatus::Stopped(_, signal) if is_outsiders(signal) => {}
+                status => return Ok(status),
+            }
+        }
+        bail!("somebody stops the child again and again")
     }
 
     fn last_words(&self) -> String {
@@ -364,6 +382,12 @@ fn run_child(page: &Page, parent: Pid, body: impl FnOnce(&Mark<'_>) -> Result<()
     }
     // SAFETY: ends this process at once, without running what the parent registered.
     unsafe { libc::_exit(code) }
+}
+
+/// Whether a signal comes from whoever stops and wakes all processes, as a terminal does; the child is stopped
+/// by its tracer anyway, and gets none of them.
+fn is_outsiders(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGSTOP | Signal::SIGCONT | Signal::SIGTSTP)
 }
 
 /// Waits until a thread stops or ends. An alarm ends the wait.

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use atomic_matrix::Matrix;
@@ -20,6 +21,7 @@ use crate::acts::Actor;
 use crate::ops::{A, B, C, Kind, Meanwhile, Op};
 use crate::stage::{Name, Stage};
 use crate::stepper::{Step, Stepper};
+use crate::topic_scene::Scene;
 
 /// Instructions that an operation may take.
 const STEPS_MAX: u64 = 2_000_000;
@@ -35,6 +37,8 @@ pub enum Reach {
         around: bool,
         /// Instructions drawn from all of them.
         random: usize,
+        /// Of all these only every so-manyth, from one on that the seed names, beside the first and the last.
+        stride: usize,
     },
     /// Every instruction of an operation of no more than so many; else as `Changes`.
     Every {
@@ -259,10 +263,11 @@ impl Ground {
 
     pub(crate) fn stage(&self, op: &Op) -> Result<Option<Stage<'_>>> {
         let Some(matrix) = &self.matrix else { return Ok(None) };
-        let stage = Stage::lay(matrix, op.shape, op.layout)?;
+        let mut stage = Stage::lay(matrix, op.shape, op.layout)?;
         if op.spoiled {
             stage.spoil_hints()?;
         }
+        stage.scene = op.plot.map(|plot| Scene::set(matrix, plot)).transpose()?.map(Mutex::new);
         Ok(Some(stage))
     }
 
@@ -390,11 +395,11 @@ fn copy(matrix: &Matrix, at_bytes: u64, len_bytes: u64, into: &mut Vec<u8>) {
 
 /// The instructions at which to kill, in order.
 pub(crate) fn points(trace: &Trace, reach: Reach, seed: u64) -> Vec<u64> {
-    let (around, random) = match reach {
+    let (around, random, stride) = match reach {
         Reach::At(at) => return vec![at],
         Reach::Every { most } if trace.steps <= most => return (0..=trace.steps).collect(),
-        Reach::Every { .. } => (1, 200),
-        Reach::Changes { around, random } => (u64::from(around), random),
+        Reach::Every { .. } => (1, 200, 1),
+        Reach::Changes { around, random, stride } => (u64::from(around), random, stride),
     };
     let mut draw = fastrand::Rng::with_seed(seed);
     let ends = trace.changes.iter().flat_map(|&k| k - around..=k + around);
@@ -403,7 +408,9 @@ pub(crate) fn points(trace: &Trace, reach: Reach, seed: u64) -> Vec<u64> {
     points.retain(|&k| k <= trace.steps);
     points.sort_unstable();
     points.dedup();
-    points
+    let (last, offset) = (points.len() - 1, seed as usize % stride);
+    let is_kept = |&(at, _): &(usize, u64)| at == 0 || at == last || at % stride == offset;
+    points.into_iter().enumerate().filter(is_kept).map(|(_, k)| k).collect()
 }
 
 /// How many instructions lie in a stretch in which there was a kill.

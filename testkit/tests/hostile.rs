@@ -1,9 +1,12 @@
 //! The kit's own parts: deaths that are no process's are met as such.
 
+use std::collections::BTreeSet;
+
 use am_testkit::hostile::bed::Bed;
 use am_testkit::hostile::play_steps;
 use am_testkit::hostile::player::Player;
 use am_testkit::hostile::step::{DAMAGES, Operation, Step, script};
+use am_testkit::hostile::sweep;
 
 fn recovers(bed: &Bed) {
     for how in (0..=u8::MAX).step_by(5) {
@@ -23,10 +26,16 @@ fn recovers(bed: &Bed) {
         assert!(recovery.cached >= 3, "how {how}: {recovery:?}");
         assert_eq!(recovery.cached, recovery.dead[0].cached_blocks, "how {how}");
         assert_eq!(handle.check(), [], "how {how}");
-        for sector in handle.stats().sectors {
-            assert_eq!(sector.free_bytes, sector.size_bytes, "how {how}: {sector:?}");
-            assert_eq!(sector.free_blocks, 1, "how {how}: {sector:?}");
+        // It posted in both topics, read, and was a member in each.
+        assert_eq!((recovery.posters, recovery.readers), (2, 4), "how {how}: {recovery:?}");
+        let sectors = handle.stats().sectors;
+        for sector in &sectors {
+            let sum = sector.free_bytes + sector.common_bytes;
+            assert_eq!(sum, sector.size_bytes, "how {how}: {sector:?}");
         }
+        // Both topics, and a message in each.
+        let commons: u64 = sectors.iter().map(|sector| sector.common_blocks).sum();
+        assert_eq!(commons, 4, "how {how}: {sectors:?}");
     }
 }
 
@@ -47,11 +56,45 @@ fn script_without_its_damages_leaves_a_sound_segment() {
     for round in 0..60 {
         let mut steps = script(7, round);
         damages += steps.iter().filter(|step| matches!(step, Step::Damage(_))).count() as u64;
-        steps.retain(|step| matches!(step, Step::Do(_)));
+        steps.retain(|step| !matches!(step, Step::Damage(_)));
         play_steps(&bed, &steps).unwrap();
         let handle = bed.attach().unwrap();
         assert!(!handle.recover().busy);
         assert_eq!(handle.check(), [], "seed 7, round {round}");
     }
     assert_eq!(damages, 60 * DAMAGES);
+}
+
+#[test]
+fn sweep_without_its_damages_posts_and_reads() {
+    let bed = Bed::guarded(384 << 10, (40, 30)).unwrap();
+    for number in 0..sweep::rounds() {
+        let steps = sweep::script(number);
+        let damages = steps.iter().filter(|step| matches!(step, Step::Damage(_))).count();
+        assert!((1..=2).contains(&damages), "round {number}: {damages}");
+    }
+    // Any round in the lossless topic, and the next one, which is in the lossy one.
+    for number in [0, sweep::rounds() / 2 + 20] {
+        bed.reset();
+        let handles = [bed.attach().unwrap(), bed.attach().unwrap()];
+        let mut player = Player::new(&bed, &handles);
+        for step in sweep::script(number) {
+            match step {
+                Step::Do(operation) => player.perform(operation).unwrap(),
+                Step::Tell(telling) => player.tell(telling).unwrap(),
+                Step::Damage(_) => {}
+            }
+        }
+        let calls = player.calls;
+        // Who reads to the end finds nothing more now and then.
+        assert!(calls.made > 60 && calls.refused * 3 < calls.made, "round {number}: {calls:?}");
+    }
+}
+
+#[test]
+fn telling_words_of_a_topic_are_all_different_and_its_own() {
+    let words: BTreeSet<usize> = am_topic::telling_wides().collect();
+    assert_eq!(words.len(), am_topic::telling_wides().count());
+    // Eight slots of four words are the last ones.
+    assert_eq!(words.last(), Some(&(am_topic::WIDES_FIXED + 8 * 4 - 1)));
 }

@@ -26,7 +26,7 @@ pub struct Args {
 impl Args {
     /// What the gate runs: the check of the check, or some damages.
     pub fn gate(self_test: bool) -> Self {
-        Self { mutations: 10_000, seed: None, only: None, self_test }
+        Self { mutations: 20_000, seed: None, only: None, self_test }
     }
 }
 

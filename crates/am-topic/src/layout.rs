@@ -376,6 +376,31 @@ impl<'a> Topic<'a> {
     }
 }
 
+/// The numbers of the wide words that say something while few take part in a topic: its head, and the first seats,
+/// posters' numbers, orphans and slots, and of the first group the head, the first members and returns.
+///
+/// For tools that damage them on purpose.
+#[doc(hidden)]
+pub fn telling_wides() -> impl Iterator<Item = usize> {
+    /// First things of each kind.
+    const FEW: usize = 3;
+    const SLOTS: usize = 8;
+    let words = |at: usize, stride: usize, used: usize| {
+        (0..FEW).flat_map(move |number| (0..used).map(move |word| at + stride * number + word))
+    };
+    let members_at = GROUPS_AT + LINE;
+    let returns_at = members_at + MEMBERS * MEMBER;
+    let head = [MAGIC_AT, SHAPE_AT, SET_AT, TAIL_AT, JOINS_AT, JOINS_AT + 1, JOINS_AT + 2];
+    let group = [GROUPS_AT, GROUPS_AT + 1, GROUPS_AT + 2];
+    let slots = WIDES_FIXED..WIDES_FIXED + SLOTS * SLOT;
+    (head.into_iter().chain(words(READERS_AT, LINE, 4)).chain(words(POSTERS_AT, 1, 1)))
+        .chain(words(ORPHANS_AT, 2, 2))
+        .chain(group)
+        .chain(words(members_at, MEMBER, 3))
+        .chain(words(returns_at, 1, 1))
+        .chain(slots)
+}
+
 /// What the tail says: the number of the next message, and who claimed the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tail {

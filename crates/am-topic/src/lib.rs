@@ -30,6 +30,8 @@ mod slot;
 pub use claim::{Claim, Claims, Full, Orphaned};
 pub use follow::{LEADERS_MAX, NoLeader, ReaderId};
 pub use group::NoGroup;
+#[doc(hidden)]
+pub use layout::telling_wides;
 pub use layout::{
     BadTopic, Flow, GROUPS, HELD_MAX, MEMBERS, POSTERS, READERS, RETURNS, Shape, Topic,
     WIDES_FIXED, WIDES_OF_GROUPS,

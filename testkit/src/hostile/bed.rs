@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use super::death::LockTable;
+use super::messages::found_topics;
 
 /// Inaccessible bytes before a segment.
 const BEFORE_BYTES: usize = 1 << 30;
@@ -49,6 +50,8 @@ pub struct Bed {
     region: Arc<Region>,
     image: Vec<u32>,
     geometry: Geometry,
+    /// The payloads of the lossless topic and the lossy one.
+    topics: [Offset; 2],
     /// The segment's file, when it has one.
     fd: Option<OwnedFd>,
     /// The locks of a segment without a file.
@@ -64,8 +67,8 @@ impl Bed {
     pub fn guarded(size_bytes: usize, split: (u8, u8)) -> Result<Self> {
         let region = Arc::new(Region::guarded(size_bytes)?);
         let geometry = plan(size_bytes as u64, split.0, split.1)?;
-        drop(Matrix::format(region.arena(), &geometry)?);
-        Ok(Self::with(region, geometry, None))
+        let topics = found_topics(&Matrix::format(region.arena(), &geometry)?)?;
+        Ok(Self::with(region, geometry, topics, None))
     }
 
     /// Makes a segment in a memfd, for the product's own way to attach.
@@ -78,13 +81,26 @@ impl Bed {
         let fd = matrix.as_fd().try_clone_to_owned()?;
         let region = Arc::new(Region::of_file(&fd, size_bytes)?);
         let geometry = *matrix.geometry();
+        let topics = found_topics(&matrix)?;
         drop(matrix);
-        Ok(Self::with(region, geometry, Some(fd)))
+        Ok(Self::with(region, geometry, topics, Some(fd)))
     }
 
-    fn with(region: Arc<Region>, geometry: Geometry, fd: Option<OwnedFd>) -> Self {
+    fn with(
+        region: Arc<Region>,
+        geometry: Geometry,
+        topics: [Offset; 2],
+        fd: Option<OwnedFd>,
+    ) -> Self {
         let image = region.words().iter().map(|word| word.load(Relaxed)).collect();
-        Self { region, image, geometry, fd, locks: LockTable::default() }
+        Self { region, image, geometry, topics, fd, locks: LockTable::default() }
+    }
+
+    /// Returns the number of the first word of the lossless or the lossy topic, where it was when the segment was
+    /// new.
+    #[must_use]
+    pub fn topic_at(&self, lossy: bool) -> usize {
+        self.topics[usize::from(lossy)].bytes() as usize / 4
     }
 
     /// Makes the segment what it was when it was new. Nobody uses it meanwhile.

@@ -5,14 +5,21 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use am_layout::roster::LINE_WORDS;
 use am_layout::{
-    FIXED_BYTES, GUARD_WORDS, HEAD_WORDS, LEN_MAX, ROSTER_AT_BYTES, SECTORS, SectorGeometry, Seen,
-    State,
+    FIXED_BYTES, GUARD_WORDS, HEAD_WORDS, LEN_MAX, Offset, ROSTER_AT_BYTES, SECTORS,
+    SectorGeometry, Seen, State,
 };
+use am_matrix::TOPIC_WORDS_BYTES;
+use am_topic::{Topic, WIDES_FIXED, telling_wides};
 
 use super::bed::Bed;
 use super::death::lane_at;
-use super::step::{Change, Damage, Length, Place};
+use super::step::{Change, Damage, Length, Place, TopicWord};
 
+/// Bytes of a block's header.
+const HEADER_BYTES: u64 = 32;
+/// Slots of each topic, and wide words of one.
+const SLOTS: usize = 128;
+const SLOT_WIDES: usize = 4;
 /// Slots of the roster that a victim may use.
 const SLOTS_USED: usize = 6;
 /// Lanes of the roster that a victim may use, those for recovery included.
@@ -146,6 +153,37 @@ impl Place {
                     + u64::from(word % 8) * 4;
                 (bytes as usize / 4, None)
             }
+            Self::Topic(lossy, word) => (word.find(bed, lossy), None),
+        }
+    }
+}
+
+impl TopicWord {
+    /// The number of the word in the segment.
+    fn find(self, bed: &Bed, lossy: bool) -> usize {
+        let topic = bed.topic_at(lossy);
+        let wide = |number: usize| topic + TOPIC_WORDS_BYTES / 4 + 2 * number;
+        match self {
+            Self::Telling(n, high) => {
+                let count = telling_wides().count();
+                let number = telling_wides().nth(usize::from(n) % count).unwrap_or(0);
+                wide(number) + usize::from(high)
+            }
+            Self::Any(n, high) => {
+                wide(usize::from(n) % (WIDES_FIXED + SLOT_WIDES * SLOTS)) + usize::from(high)
+            }
+            Self::Sleep(bell) => topic + if bell { 0 } else { Topic::WORDS - 1 },
+            Self::Slot(slot, n) => {
+                let slot = WIDES_FIXED + SLOT_WIDES * (usize::from(slot) % SLOTS);
+                wide(slot) + usize::from(n) % (2 * SLOT_WIDES)
+            }
+            Self::Message(slot, n) => {
+                // Its place is the slot's second word, the offset in the lower half.
+                let place = Self::Slot(slot, 2).find(bed, lossy);
+                let offset = bed.words().get(place).map_or(0, |word| word.load(Relaxed));
+                let header = Offset::from_raw(offset).bytes().saturating_sub(HEADER_BYTES);
+                header as usize / 4 + usize::from(n) % 10
+            }
         }
     }
 }
@@ -158,6 +196,8 @@ impl Change {
             Self::Small(value) => value.into(),
             Self::Most(less) => u32::MAX - u32::from(less),
             Self::Add(n) => old.wrapping_add_signed(n.into()),
+            Self::Code(code) => old & !0xff | u32::from(code),
+            Self::Number(n) => old.wrapping_add_signed(i32::from(n) << 8),
             Self::Head(state, length) => {
                 let len = length.granules(old, granule);
                 match State::ALL.get(usize::from(state % 7)) {

@@ -10,6 +10,7 @@ use am_layout::{INTERIOR, LEN_MAX, Offset, ROSTER_AT_BYTES, SECTORS, State, head
 use am_matrix::{Block, Liveness};
 
 use super::bed::{Bed, Handle};
+use super::messages::Correspondent;
 use super::step::Size;
 
 /// Sizes of the blocks that a participant dies with: some of every sector that has room.
@@ -75,7 +76,8 @@ impl Drop for LocksOfOne {
     }
 }
 
-/// Lets a participant die that holds blocks, keeps some in its cache, and has one in hand, as `how` says.
+/// Lets a participant die that holds blocks, keeps some in its cache, and has one in hand, as `how` says; in the
+/// topics it is a poster, a reader and a member who look at a message.
 ///
 /// Whatever it did to the segment when it left is undone. Other processes' damages of that moment
 /// are undone with it.
@@ -90,6 +92,7 @@ pub fn die(bed: &Bed, handle: Handle, how: u8) {
         })
         .collect();
     PARKED_BYTES.iter().for_each(|size| drop(handle.allocate(size.bytes())));
+    let mail = Correspondent::of_the_dead(&handle);
     let mut words = bed.snapshot();
     let slot = handle.participants().into_iter().find(|participant| participant.own);
     if let Some(slot) = slot.filter(|slot| (slot.slot as usize) < SLOTS) {
@@ -98,7 +101,7 @@ pub fn die(bed: &Bed, handle: Handle, how: u8) {
             interrupt(bed, &mut words, held[number], slot.slot, how & 3);
         }
     }
-    drop(handle);
+    drop((mail, handle));
     bed.restore(&words);
 }
 

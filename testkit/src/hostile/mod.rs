@@ -1,7 +1,8 @@
 //! A segment that somebody scribbles on.
 //!
 //! A victim, a process of its own, makes every call of a matrix while words of the allocator are
-//! overwritten: guard, geometry, control words, index, granule words, block headers. Mostly the
+//! overwritten: guard, geometry, control words, index, granule words, block headers, and the words of two
+//! topics, on which it posts and reads. Mostly the
 //! victim does it to itself at fixed steps, so that a seed repeats it exactly; every eighth round
 //! another process does it at any moment. The memory lies between inaccessible pages as far as any
 //! offset reaches; every eighth round or so it is a segment of the product's own making instead.
@@ -10,18 +11,24 @@
 //! is handed out lies in a sector. Allowed, once there is damage: blocks that overlap, blocks that
 //! are lost, violations in `check`. So payloads prove nothing here and are not compared.
 //!
+//! Behind the rounds drawn at random comes a [sweep]: every word of a topic that says something, and of a
+//! message's header, each with every value that may mislead, under a poster, readers and a group.
+//!
 //! After a number of damages the segment is made anew. The round that a damage belongs to can be
 //! repeated alone, with every step printed.
 
 pub mod bed;
 mod damage;
 mod death;
+mod messages;
 pub mod player;
 pub mod step;
+pub mod sweep;
 mod victim;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -116,6 +123,7 @@ pub fn play_steps(bed: &Bed, steps: &[Step]) -> Result<(), Broken> {
     for step in steps {
         match step {
             Step::Do(operation) => player.perform(*operation)?,
+            Step::Tell(telling) => player.tell(*telling)?,
             Step::Damage(damage) => damage.apply(bed),
         }
     }
@@ -128,13 +136,13 @@ pub fn play_steps(bed: &Bed, steps: &[Step]) -> Result<(), Broken> {
 /// The segments, the last of the product's own making.
 fn beds() -> Result<Vec<Bed>> {
     Ok(vec![
-        Bed::guarded(256 << 10, (40, 30))?,
+        Bed::guarded(384 << 10, (40, 30))?,
         Bed::guarded(1 << 20, (20, 30))?,
-        Bed::guarded(200 << 10, (100, 0))?,
-        Bed::guarded(320 << 10, (0, 50))?,
+        Bed::guarded(288 << 10, (100, 0))?,
+        Bed::guarded(448 << 10, (0, 50))?,
         // So long that the index is three levels high.
         Bed::guarded(2 << 20, (90, 5))?,
-        Bed::memfd(256 << 10, (40, 30))?,
+        Bed::memfd(384 << 10, (40, 30))?,
     ])
 }
 
@@ -175,12 +183,20 @@ impl Watch<'_> {
             true => SABOTAGES,
             false => self.args.mutations.div_ceil(DAMAGES),
         };
-        let bar = ProgressBar::new(rounds);
-        let mut first = 0;
-        while first < rounds && self.failures.deaths < DEATHS_MAX {
-            self.victim(&mut (first..rounds))?;
+        self.rounds(0..rounds)?;
+        if !self.args.self_test {
+            self.rounds(sweep::FIRST..sweep::FIRST + sweep::rounds())?;
+        }
+        Ok(())
+    }
+
+    fn rounds(&mut self, rounds: Range<u64>) -> Result<()> {
+        let bar = ProgressBar::new(rounds.end - rounds.start);
+        let mut first = rounds.start;
+        while first < rounds.end && self.failures.deaths < DEATHS_MAX {
+            self.victim(&mut (first..rounds.end))?;
             first = self.board.round.load(Relaxed) + 1;
-            bar.set_position(first);
+            bar.set_position(first - rounds.start);
         }
         bar.finish_and_clear();
         Ok(())

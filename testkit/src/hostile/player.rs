@@ -8,7 +8,8 @@ use atomic_matrix::bytemuck::Pod;
 
 use super::bed::{Bed, Handle};
 use super::death::die;
-use super::step::{Operation, Raw};
+use super::messages::Correspondent;
+use super::step::{Operation, Raw, Telling};
 use crate::product;
 
 /// Blocks and offsets that the victim keeps, each; more are freed at once.
@@ -40,6 +41,7 @@ pub struct Player<'m> {
     turn: usize,
     held: Vec<Block<'m>>,
     given: Vec<Offset>,
+    mail: Correspondent,
     /// What was done so far.
     pub calls: Calls,
 }
@@ -52,8 +54,21 @@ impl<'m> Player<'m> {
     #[must_use]
     pub fn new(bed: &'m Bed, handles: &'m [Handle]) -> Self {
         assert!(!handles.is_empty(), "a victim without a handle");
-        let (held, given) = (Vec::new(), Vec::new());
-        Self { bed, handles, turn: 0, held, given, calls: Calls::default() }
+        let (held, given, mail) = (Vec::new(), Vec::new(), Correspondent::default());
+        Self { bed, handles, turn: 0, held, given, mail, calls: Calls::default() }
+    }
+
+    /// Performs one call about messages.
+    ///
+    /// # Errors
+    /// As [`perform`](Self::perform).
+    pub fn tell(&mut self, telling: Telling) -> Result<(), Broken> {
+        self.turn += 1;
+        let matrix: &'m Matrix = &self.handles[self.turn % self.handles.len()];
+        let mut mail = std::mem::take(&mut self.mail);
+        let told = mail.tell(self, matrix, telling);
+        self.mail = mail;
+        told
     }
 
     /// Performs one operation.
@@ -225,6 +240,7 @@ impl<'m> Player<'m> {
     /// As [`perform`](Self::perform).
     pub fn finish(&mut self) -> Result<(), Broken> {
         let matrix: &Matrix = &self.handles[0];
+        drop(std::mem::take(&mut self.mail));
         black_box(matrix.stats());
         let third = self.held.len() / 3;
         matrix.free_many(self.held.drain(2 * third..));
@@ -244,7 +260,7 @@ impl<'m> Player<'m> {
 
     // --- keeping and picking ----------------------------------------------------------------------
 
-    fn seen<T, E>(&mut self, result: Result<T, E>) -> Option<T> {
+    pub(super) fn seen<T, E>(&mut self, result: Result<T, E>) -> Option<T> {
         self.calls.made += 1;
         self.calls.refused += u64::from(result.is_err());
         result.ok()

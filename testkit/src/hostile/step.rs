@@ -4,6 +4,8 @@
 use arbitrary::{Arbitrary, Unstructured};
 use fastrand::Rng;
 
+use super::sweep;
+
 /// Damages of one round: so often is a segment damaged before it is made anew.
 pub const DAMAGES: u64 = 8;
 /// Operations before the first damage, at most.
@@ -18,6 +20,8 @@ const STEP_BYTES: usize = 48;
 pub enum Step {
     /// The victim calls the allocator.
     Do(Operation),
+    /// The victim posts, reads, comes or goes.
+    Tell(Telling),
     /// Somebody writes where only the allocator may.
     Damage(Damage),
 }
@@ -110,6 +114,96 @@ pub enum Operation {
     },
 }
 
+/// A call of the victim about messages. `lossy` picks one of the two topics, `which` one of the victim's posters or
+/// readers, modulo their number.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+#[expect(missing_docs, reason = "each is named after the call")]
+pub enum Telling {
+    OpenTopic {
+        lossy: bool,
+    },
+    Poster {
+        lossy: bool,
+    },
+    DropPoster {
+        which: u8,
+    },
+    Post {
+        which: u8,
+        kind: u8,
+        len: u8,
+    },
+    /// As often as all others but `Read`: most of what can go wrong begins with one.
+    PostTimeout {
+        which: u8,
+        kind: u8,
+        len: u8,
+    },
+    PostMany {
+        which: u8,
+        count: u8,
+    },
+    Loan {
+        which: u8,
+        size: Size,
+        commits: bool,
+    },
+    Reader {
+        lossy: bool,
+        start: Begin,
+    },
+    Follower {
+        leader: u8,
+    },
+    Member {
+        lossy: bool,
+        group: bool,
+    },
+    DropReader {
+        which: u8,
+    },
+    Read {
+        which: u8,
+        end: End,
+    },
+    ReadTimeout {
+        which: u8,
+        end: End,
+    },
+    ReadMany {
+        which: u8,
+        count: u8,
+        end: End,
+    },
+    Inquire {
+        which: u8,
+    },
+    CloseGroup {
+        lossy: bool,
+        group: bool,
+    },
+}
+
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+#[expect(missing_docs, reason = "as in the product")]
+pub enum Begin {
+    Earliest,
+    Latest,
+    At(u8),
+    Far(u64),
+}
+
+/// What becomes of a message that was read.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+#[expect(missing_docs, reason = "each is named after the call")]
+pub enum End {
+    Done,
+    PutBack,
+    Nack,
+    Forget,
+}
+
 /// A payload size.
 #[derive(Clone, Copy, Debug, Arbitrary)]
 pub enum Size {
@@ -183,6 +277,23 @@ pub enum Place {
     NearEnd(u8, u8, Beside),
     /// A word of that block's header.
     Header(u8, u8, u8),
+    /// A word of one of the topics.
+    Topic(bool, TopicWord),
+}
+
+/// A word that has to do with a topic.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+pub enum TopicWord {
+    /// Half of one of the words that say something while few take part.
+    Telling(u8, bool),
+    /// Half of any word of the topic.
+    Any(u16, bool),
+    /// What readers sleep on, or how many sleep.
+    Sleep(bool),
+    /// A word of a slot.
+    Slot(u8, u8),
+    /// A word of the header, or of the payload's beginning, of the message that a slot names.
+    Message(u8, u8),
 }
 
 /// A number of granules beside a place.
@@ -216,6 +327,10 @@ pub enum Change {
     Most(u8),
     /// A little more or less.
     Add(i8),
+    /// Another code in the lowest byte.
+    Code(u8),
+    /// A number above the lowest byte that is a little higher or lower.
+    Number(i8),
     /// A head word of a state (or an illegal one) and a length.
     Head(u8, Length),
     /// A tail word.
@@ -241,21 +356,41 @@ pub enum Length {
     Small(u8),
 }
 
-/// The steps of a round.
+/// The steps of a round: every other one is about messages, mostly; and one of those beyond the
+/// [first](sweep::FIRST) of the sweep is that round of the sweep.
 #[must_use]
 pub fn script(seed: u64, round: u64) -> Vec<Step> {
+    if let Some(number) = round.checked_sub(sweep::FIRST) {
+        return sweep::script(number);
+    }
     let mut rng = Rng::with_seed(mix(seed, round));
+    let tells = rng.bool();
     let mut steps = Vec::new();
     for _ in 0..rng.usize(..=WARM_UP) {
-        steps.push(Step::Do(draw(&mut rng)));
+        steps.push(call(&mut rng, tells));
     }
     for _ in 0..DAMAGES {
-        steps.push(Step::Damage(draw(&mut rng)));
+        steps.push(Step::Damage(damage(&mut rng, tells)));
         for _ in 0..rng.usize(1..=BETWEEN) {
-            steps.push(Step::Do(draw(&mut rng)));
+            steps.push(call(&mut rng, tells));
         }
     }
     steps
+}
+
+/// A call; about messages, mostly, in a round that is.
+fn call(rng: &mut Rng, tells: bool) -> Step {
+    if tells && rng.u8(..4) > 0 { Step::Tell(draw(rng)) } else { Step::Do(draw(rng)) }
+}
+
+/// A damage; to a topic, mostly, in a round about messages.
+fn damage(rng: &mut Rng, tells: bool) -> Damage {
+    let damage: Damage = draw(rng);
+    let place = match tells && rng.u8(..4) > 0 {
+        true => Place::Topic(rng.bool(), draw(rng)),
+        false => damage.place,
+    };
+    Damage { place, ..damage }
 }
 
 /// A seed of its own for each `number` under one seed.

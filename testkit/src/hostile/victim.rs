@@ -14,6 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::bed::{Bed, Region};
 use super::player::{Broken, Player};
 use super::step::{Step, mix, script};
+use super::sweep;
 
 /// Every so many rounds the damage comes from another process, at any moment.
 const RACE_EVERY: u64 = 8;
@@ -87,7 +88,7 @@ impl Plan {
     /// Whether another process damages the segment in that round.
     #[must_use]
     pub fn races(round: u64) -> bool {
-        round % RACE_EVERY == RACE_EVERY - 1
+        round < sweep::FIRST && round % RACE_EVERY == RACE_EVERY - 1
     }
 }
 
@@ -173,6 +174,7 @@ impl Game<'_> {
             self.board.step.store(at as u64, Relaxed);
             match step {
                 Step::Do(operation) => self.guarded(|| player.perform(*operation))?,
+                Step::Tell(telling) => self.guarded(|| player.tell(*telling))?,
                 Step::Damage(damage) if damaging => {
                     damage.apply(bed);
                     self.board.damages.fetch_add(1, Relaxed);
