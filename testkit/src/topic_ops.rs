@@ -28,7 +28,7 @@ pub(crate) fn all(ops: &mut Vec<Op>) {
 }
 
 fn posts(ops: &mut Vec<Op>) {
-    let (lossless, lossy) = (Plot::LOSSLESS, Plot::LOSSY);
+    let (lossless, lossy, in_ring) = (Plot::LOSSLESS, Plot::LOSSY, Plot::IN_RING);
     ops.extend([
         // It writes every word of the topic.
         op("create", create, Plot::NONE_YET).thorough_if(true),
@@ -43,6 +43,9 @@ fn posts(ops: &mut Vec<Op>) {
         op("loan-commit", loan_and_commit, lossless.posts(1, 1)),
         op("loan-drop", loan_and_drop, lossless.posts(1, 0)),
         op("post-many", post_many, lossless.posts(1, MANY)),
+        op("ring-post", post, in_ring.posts(1, 1)),
+        op("ring-post-longer", post_longer, in_ring.posts(1, 1)),
+        op("ring-post-many", post_many, in_ring.posts(1, MANY)),
         op("lossy-post", post, lossy.posts(1, 1)),
         op("lossy-post-many", post_many, lossy.posts(1, MANY)),
         op("overrun", post_first, lossy.holds(Holds::Next).posts(0, 1)),
@@ -58,6 +61,8 @@ fn reads(ops: &mut Vec<Op>) {
         op("read", read, lossless),
         op("read-many", read_many, lossless),
         op("put-back", put_back, lossless),
+        op("ring-read", read, Plot::IN_RING),
+        op("ring-read-many", read_many, Plot::IN_RING),
         op("lossy-open-reader", open_reader, lossy).thorough_if(true),
         op("lossy-drop-reader", drop_reader, lossy),
         op("lossy-read", read, lossy),
@@ -96,6 +101,7 @@ fn recoveries(ops: &mut Vec<Op>) {
     for (name, victim, plot, parts) in [
         ("post", post as Act, lossless.victim(1, 1), &[20, 40, 60, 80, 100][..]),
         ("post-many", post_many, lossless.victim(1, MANY), &[30, 45, 60, 75, 90]),
+        ("ring-post", post, Plot::IN_RING.victim(1, 1), &[60, 80]),
         ("overrun", post_first, lossy.holds(Holds::Next).victim(0, 1), &[40, 55, 70, 85]),
         ("collect", post_first, lossy.holds(Holds::Orphan).victim(0, 1), &[15, 30, 45]),
         ("read", read, lossless, &[50]),

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use atomic_matrix::{Matrix, Topic, TopicBuilder};
 
 use crate::accounts::When;
+use crate::topic_scene::LEN_BYTES;
 
 /// Name of every topic.
 pub(crate) const NAME: &str = "t";
@@ -80,6 +81,8 @@ pub struct Plot {
     /// The survivor has made the topic; else the actor does.
     pub(crate) made: bool,
     pub(crate) lossy: bool,
+    /// Short messages lie in the ring; else each has a block.
+    pub(crate) in_ring: bool,
     /// The topic may have no room before recovery.
     pub(crate) full: bool,
     /// Messages that the survivor posted.
@@ -107,6 +110,7 @@ impl Plot {
     pub(crate) const LOSSLESS: Self = Self {
         made: true,
         lossy: false,
+        in_ring: false,
         full: false,
         posted: 160,
         read: 64,
@@ -121,8 +125,10 @@ impl Plot {
     };
     /// A lossy one.
     pub(crate) const LOSSY: Self = Self { lossy: true, ..Self::LOSSLESS };
+    /// A lossless one with short messages in the ring.
+    pub(crate) const IN_RING: Self = Self { in_ring: true, ..Self::LOSSLESS };
     /// None yet.
-    pub(crate) const NONE_YET: Self = Self { made: false, posted: 0, read: 0, ..Self::LOSSLESS };
+    pub(crate) const NONE_YET: Self = Self { made: false, posted: 0, read: 0, ..Self::IN_RING };
     /// Few messages in the first turn.
     pub(crate) const FRESH: Self = Self { posted: 9, read: 3, ..Self::LOSSLESS };
     /// No room for one more.
@@ -164,7 +170,8 @@ impl Plot {
     }
 
     pub(crate) fn builder(&self, matrix: &Matrix) -> TopicBuilder<[u8]> {
-        let builder = Topic::builder(matrix, NAME).capacity(64);
+        let in_ring_bytes = if self.in_ring { LEN_BYTES } else { 0 };
+        let builder = Topic::builder(matrix, NAME).capacity(64).in_ring_up_to(in_ring_bytes);
         if self.lossy { builder.lossy() } else { builder }
     }
 }
