@@ -1,5 +1,6 @@
 //! Giving a block back, and passing it from guard to offset and back.
 
+use crate::park::make_limbo;
 use crate::ripple::{Range, give_back};
 use am_layout::mutation::{self, Mutation};
 use am_layout::{INTERIOR, Seen, State, head, len_in};
@@ -86,6 +87,12 @@ fn exchange<H: Headers>(
     from: State,
     new: u32,
 ) -> Result<(), WrongState> {
+    if from == State::Held {
+        // Nobody else changes the word of a held block (I8), so there is no exchange to lose; the barrier
+        // between the intent and the look at what is suspected is the ripple's (E11).
+        make_limbo(sector, at, new);
+        return Ok(());
+    }
     if mutation::is(Mutation::AckWithoutCas) {
         sector.word(at).store(new);
         return Ok(());
