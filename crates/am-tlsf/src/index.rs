@@ -309,7 +309,11 @@ impl<'a> Index<'a> {
     }
 
     /// As [`visit`](Self::visit), for all cells, the longest blocks' first; `visit` is told the cell, too.
-    pub fn visit_longest(&self, budget: &mut u32, mut visit: impl FnMut(Cell, u32) -> bool) -> bool {
+    pub fn visit_longest(
+        &self,
+        budget: &mut u32,
+        mut visit: impl FnMut(Cell, u32) -> bool,
+    ) -> bool {
         let rows = self.fl().load() & ROWS_MASK;
         ones_down(rows).all(|fl| {
             let steps = self.sl(fl).load() & STEPS_MASK;
