@@ -10,6 +10,21 @@ use am_tlsf::{Headers, Lane, Sector, Want};
 
 /// One part in so many of a sector is for all its caches together.
 pub const SHARE: u32 = 4;
+/// While memory is plenty, one part in so many of a sector is the most that one cache parks.
+const ALONE: u32 = 2;
+
+/// Returns what one of `threads` caches may park, in granules, of a sector of `len` whose longest free block
+/// is known to be `longest`.
+///
+/// A quarter of the sector is for all its caches, whatever happens. Beyond that all of them together may park
+/// twice as much as is left in one free block: so of the memory that nobody uses a third stays free.
+#[must_use]
+pub fn share(len: u32, longest: u32, threads: u32) -> u32 {
+    let threads = threads.max(1);
+    let spare = (longest / threads).saturating_mul(2).min(len / ALONE);
+    spare.max(len / SHARE / threads)
+}
+
 /// Granules whose words share a cache line. Runs of shorter blocks begin where a line does, so that
 /// threads do not write to each other's lines.
 const LINE_GRANULES: u32 = 16;

@@ -11,7 +11,7 @@
 //! * The **limit** is small at first, and doubles when the cache had to refill after it had flushed:
 //!   who only frees keeps little, who does both in turn keeps what a turn needs. It never passes the
 //!   cache's share: a quarter of the sector, divided by the number of threads at work when the cache
-//!   last gave back or grew. While threads arrive, the earlier ones keep the larger share they had.
+//!   last gave back or grew; and more while much is free ([`share`]). While threads arrive, the earlier ones keep the larger share they had.
 //! * Under **pressure** (an allocation somewhere found nothing) a cache gives everything back at its
 //!   next free or refill.
 //!
@@ -59,6 +59,6 @@ mod cache;
 mod depot;
 mod magazine;
 
-pub use cache::{Cache, SHARE};
+pub use cache::{Cache, SHARE, share};
 #[cfg(any(loom, target_has_atomic = "64"))]
 pub use depot::{CHAIN, Depot};

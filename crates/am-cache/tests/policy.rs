@@ -1,7 +1,7 @@
 //! What a cache keeps, and when it lets go.
 #![cfg(not(loom))]
 
-use am_cache::Cache;
+use am_cache::{Cache, share};
 use am_layout::{CONTROL_WORDS, Seen, State, Word};
 use am_ripple::{Headers, Lane, Sector, Want, allocate, format};
 use am_tlsf::{Index, IndexShape};
@@ -226,6 +226,30 @@ fn cache_never_keeps_more_than_its_share() {
             assert!(thread.cache.parked() <= MOST);
         }
     }
+    thread.assert_whole();
+}
+
+#[test]
+fn share_is_of_a_quarter_or_of_what_is_free_and_half_at_most() {
+    assert_eq!(share(8000, 0, 4), 500); // nothing known to be free: a quarter, by four
+    assert_eq!(share(8000, 900, 4), 500); // less than that
+    assert_eq!(share(8000, 4000, 4), 2000);
+    assert_eq!(share(8000, 8000, 1), 4000);
+    assert_eq!(share(8000, u32::MAX, 0), 4000);
+}
+
+#[test]
+fn longest_hint_tells_a_block_as_long_as_any_or_nothing() {
+    let world = World::new();
+    let mut thread = Thread::new(&world);
+    assert_eq!(thread.sector.longest_hint(), GRANULES);
+    let want = Want::held(GRANULES - 100);
+    let block = allocate(&thread.sector, &thread.lane, &want).unwrap().head;
+    assert_eq!(thread.sector.longest_hint(), 100); // though the bits above the old one's leaf are stale
+    let rest = allocate(&thread.sector, &thread.lane, &Want::held(100)).unwrap().head;
+    assert_eq!(thread.sector.longest_hint(), 0);
+    thread.put(rest, 100);
+    thread.put(block, GRANULES - 100);
     thread.assert_whole();
 }
 

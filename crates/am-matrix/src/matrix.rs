@@ -492,7 +492,8 @@ impl Inner {
         self.attachment.claim_lane(caches)
     }
 
-    /// What the cache of `lanes` may park of a sector, in granules.
+    /// What the cache of `lanes` may park of a sector, in granules: its share of a quarter of the sector, or
+    /// while there is plenty of free memory, of what is free.
     ///
     /// # Safety
     /// The calling thread is the one that the lanes belong to; they are not shared.
@@ -500,7 +501,7 @@ impl Inner {
     pub(crate) unsafe fn share(&self, part: &Part<'_>, lanes: &Lanes) -> u32 {
         // SAFETY: promised by the caller.
         let threads = unsafe { lanes.at_work(|| self.attachment.lanes_in_use()) };
-        part.sector.len() / am_cache::SHARE / threads
+        am_cache::share(part.sector.len(), part.sector.longest_hint(), threads)
     }
 
     /// Empties the caches of a thread that ends, and gives its lane up.

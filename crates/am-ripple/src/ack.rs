@@ -1,5 +1,6 @@
 //! Giving a block back, and passing it from guard to offset and back.
 
+use crate::park::make_limbo;
 use crate::ripple::{Range, give_back};
 use am_layout::mutation::{self, Mutation};
 use am_layout::{INTERIOR, Seen, State, head, len_in};
@@ -31,7 +32,8 @@ pub(crate) fn expect<H: Headers>(
     }
 }
 
-/// Takes the block at `at` out of state `from` by one compare-exchange; returns its length.
+/// Takes the block at `at` out of state `from` by one compare-exchange, or a store if it is held and so the
+/// caller's alone; returns its length.
 ///
 /// It is in limbo then, and the lane's intent says so; the caller ends it by [`Sector::done`].
 ///
@@ -86,6 +88,12 @@ fn exchange<H: Headers>(
     from: State,
     new: u32,
 ) -> Result<(), WrongState> {
+    if from == State::Held {
+        // Nobody else changes the word of a held block (I8), so there is no exchange to lose; the barrier
+        // between the intent and the look at what is suspected is the ripple's (E11).
+        make_limbo(sector, at, new);
+        return Ok(());
+    }
     if mutation::is(Mutation::AckWithoutCas) {
         sector.word(at).store(new);
         return Ok(());
@@ -103,7 +111,8 @@ fn exchange<H: Headers>(
 /// Gives the block at granule `at` back and lets it merge with its free neighbours.
 ///
 /// `from` is the state it must be in: [`State::Allocated`] for a caller who knows its offset,
-/// [`State::Held`] for the guard that owns it. Returns its length in granules. Lock-free, bounded.
+/// [`State::Held`] for the guard that owns it, and for nobody else: then there is no exchange that one of two
+/// callers would lose. Returns its length in granules. Lock-free, bounded.
 ///
 /// # Errors
 /// [`WrongState`] when the granule is not the head of such a block: a double ack, a forged or

@@ -199,9 +199,10 @@ pub fn give_back_parked<H: Headers>(
     wrong
 }
 
-/// Takes a parked block's granules into limbo, of which the lane's intent tells already.
+/// Takes the granules of a block that is the caller's alone, parked or held, into limbo, of which the lane's
+/// intent tells already.
 #[inline]
-fn make_limbo<H: Headers>(sector: &Sector<'_, H>, at: u32, word: u32) {
+pub(crate) fn make_limbo<H: Headers>(sector: &Sector<'_, H>, at: u32, word: u32) {
     if mutation::is(Mutation::FlushWithoutRelease) {
         sector.word(at).store_relaxed(word);
     } else {

@@ -308,6 +308,22 @@ impl<'a> Index<'a> {
         })
     }
 
+    /// As [`visit`](Self::visit), for all cells, the longest blocks' first; `visit` is told the cell, too.
+    pub fn visit_longest(
+        &self,
+        budget: &mut u32,
+        mut visit: impl FnMut(Cell, u32) -> bool,
+    ) -> bool {
+        let rows = self.fl().load() & ROWS_MASK;
+        ones_down(rows).all(|fl| {
+            let steps = self.sl(fl).load() & STEPS_MASK;
+            ones_down(steps).all(|sl| {
+                let cell = Cell::new(fl, sl);
+                self.visit_cell(cell, budget, |chunk| visit(cell, chunk))
+            })
+        })
+    }
+
     /// As [`visit`](Self::visit), for the chunks of one cell.
     pub fn visit_cell(
         &self,
@@ -446,6 +462,15 @@ fn ones(mut word: u32) -> impl Iterator<Item = u32> {
         let pick = word.trailing_zeros();
         word &= word.wrapping_sub(1);
         (pick < u32::BITS).then_some(pick)
+    })
+}
+
+/// The numbers of the bits that are set, highest first.
+fn ones_down(mut word: u32) -> impl Iterator<Item = u32> {
+    core::iter::from_fn(move || {
+        let pick = word.checked_ilog2()?;
+        word &= !(1 << pick);
+        Some(pick)
     })
 }
 

@@ -14,6 +14,9 @@ const RETRACT_LEN: u32 = CHUNK_LEN;
 #[cfg(loom)]
 const RETRACT_LEN: u32 = 4;
 
+/// Words and chunks that are looked at for the longest free block.
+const LONGEST_BUDGET: u32 = 64;
+
 /// Of so many proofs one is left to a walk, which repairs hints that a scribble cleared: the first one, when a
 /// sector is new. The models are of proofs, and have one first.
 const PROOFS_PER_WALK: u32 = 256;
@@ -381,6 +384,19 @@ impl<'a, H: Headers> Sector<'a, H> {
     /// Ends [`suspect`](Self::suspect).
     pub fn acquit(&self) {
         self.control[counter::SUSPECT[1]].store(0);
+    }
+
+    /// Returns the length of a free block that is as long as any, as far as the hints tell; 0 when a short look
+    /// at them finds none. In granules; a hint.
+    #[must_use]
+    pub fn longest_hint(&self) -> u32 {
+        let mut longest = 0;
+        let mut budget = LONGEST_BUDGET;
+        self.index.visit_longest(&mut budget, |cell, chunk| {
+            longest = self.scan(chunk, |len| Cell::of(len) == cell).map_or(0, |(_, len)| len);
+            longest == 0
+        });
+        longest
     }
 
     /// Looks through a chunk for a free head whose length `accept` wants, and returns it with its length.
