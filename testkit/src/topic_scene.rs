@@ -359,7 +359,10 @@ impl Scene {
         let sectors = matrix.stats().sectors;
         let commons: u64 = sectors.iter().map(|sector| sector.common_blocks).sum();
         let messages = if self.plot.in_ring { 0 } else { SLOTS };
-        ensure!(commons == 1 + messages, "{commons} blocks for {messages} messages and their topic");
+        ensure!(
+            commons == 1 + messages,
+            "{commons} blocks for {messages} messages and their topic"
+        );
         // SAFETY: the survivor is the only one that lives, and has no handle on it any more.
         unsafe { matrix.remove_named(NAME, TOPIC_KIND) }?.free()?;
         for sector in &stage.geometry().sectors {

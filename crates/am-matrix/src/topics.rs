@@ -45,6 +45,14 @@ impl Matrix {
         Ok(unsafe { open_all_at(part, granule, len_bytes) })
     }
 
+    /// Tells whether this process opened the matrix, rather than inheriting it by fork. One load.
+    #[doc(hidden)]
+    #[must_use]
+    #[inline]
+    pub fn is_ours(&self) -> bool {
+        self.attachment().is_ours()
+    }
+
     /// Returns how headers and topics name this participant.
     ///
     /// # Errors

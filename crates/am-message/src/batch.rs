@@ -126,7 +126,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         run: &mut Run<'m, '_, K>,
         posted: &mut Posted,
     ) -> Result<(), PostError> {
-        let mut poster = self.poster.borrow_mut();
+        let mut poster = self.claimer()?;
         self.collect_orphans(&poster);
         let label = self.label(&poster, K::INDEX);
         let claims = poster.claim_up_to(run.values.len() as u64).map_err(|_| PostError::Full)?;

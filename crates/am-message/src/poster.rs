@@ -8,8 +8,9 @@ use am_layout::Offset;
 use am_matrix::{Block, Error, Matrix, prefetch_for_write};
 use am_topic::{Claim, Entry, Place, Seq};
 use std::alloc::Layout;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::marker::PhantomData;
+use std::mem::{self, ManuallyDrop};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::thread;
@@ -26,10 +27,10 @@ const SPINS: u32 = 30;
 /// Looks for room between two questions who is dead.
 const LOOKS_PER_RECOVERY: u32 = 20_000;
 
-/// Puts messages into a topic. For one thread at a time.
+/// Puts messages into a topic. For one thread at a time. A child that inherited it by fork cannot use it.
 pub struct Poster<S: MessageSet + ?Sized> {
     /// Stands before what it looks into, as does the next.
-    pub(crate) poster: RefCell<am_topic::Poster<'static>>,
+    pub(crate) poster: ManuallyDrop<RefCell<am_topic::Poster<'static>>>,
     /// The block of the message that was overwritten last, for the next message of that length.
     spare: Cell<Option<Block<'static>>>,
     /// What its messages' slots are tagged with; services say what that means.
@@ -49,7 +50,7 @@ pub struct Receipt {
 impl<S: MessageSet + ?Sized> Poster<S> {
     pub(crate) fn new(shared: Arc<Shared>, poster: am_topic::Poster<'static>) -> Self {
         Self {
-            poster: RefCell::new(poster),
+            poster: ManuallyDrop::new(RefCell::new(poster)),
             spare: Cell::new(None),
             tag: Cell::new(0),
             shared,
@@ -200,6 +201,16 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         Ok(block?)
     }
 
+    /// The poster, to claim numbers with.
+    #[inline]
+    pub(crate) fn claimer(&self) -> Result<RefMut<'_, am_topic::Poster<'static>>, PostError> {
+        if !self.shared.matrix.is_ours() {
+            // It is the parent's.
+            return Err(Error::Forked.into());
+        }
+        Ok(self.poster.borrow_mut())
+    }
+
     /// How this poster's messages of that kind are labelled now.
     #[inline]
     pub(crate) fn label(&self, poster: &am_topic::Poster<'static>, kind: u32) -> Label {
@@ -210,7 +221,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     /// Puts a message that cells have room for into the topic.
     #[inline]
     fn send_short(&self, payload: &[u8], kind: u32) -> Result<Receipt, PostError> {
-        let mut poster = self.poster.borrow_mut();
+        let mut poster = self.claimer()?;
         let label = self.label(&poster, kind);
         let mut claim = poster.claim_one().map_err(|_| PostError::Full)?;
         self.fetch_cell_ahead(claim.seq());
@@ -222,7 +233,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
 
     /// Puts a filled block into the topic, if there is room; else it stays.
     fn send<'m>(&'m self, block: &mut Option<Block<'m>>, kind: u32) -> Result<Receipt, PostError> {
-        let mut poster = self.poster.borrow_mut();
+        let mut poster = self.claimer()?;
         self.collect_orphans(&poster);
         let label = self.label(&poster, kind);
         let mut claim = poster.claim_one().map_err(|_| PostError::Full)?;
@@ -238,7 +249,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     fn keep<'m>(&'m self, block: Block<'m>) {
         // SAFETY: only the lifetime changes. The block borrows the matrix in `shared`, which stands below and
         // lives as long as the poster; it is given out again for the poster's own lifetime only.
-        let block = unsafe { std::mem::transmute::<Block<'m>, Block<'static>>(block) };
+        let block = unsafe { mem::transmute::<Block<'m>, Block<'static>>(block) };
         // If one was kept already, that goes.
         self.spare.set(Some(block));
     }
@@ -324,6 +335,16 @@ impl<S: MessageSet + ?Sized> Poster<S> {
             }
         }
         Err(PostError::Full)
+    }
+}
+
+impl<S: MessageSet + ?Sized> Drop for Poster<S> {
+    fn drop(&mut self) {
+        // In a child of fork the number is the parent's.
+        if self.shared.matrix.is_ours() {
+            // SAFETY: it is not used any more.
+            unsafe { ManuallyDrop::drop(&mut self.poster) };
+        }
     }
 }
 

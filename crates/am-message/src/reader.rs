@@ -9,6 +9,7 @@ use am_matrix::prefetch_for_read;
 use am_shm::{Bell, WaitStrategy, Waiter};
 use am_topic::{Held, Next, Place, ReaderId, Seq};
 use std::marker::PhantomData;
+use std::mem::{self, ManuallyDrop};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::thread;
@@ -18,10 +19,10 @@ use std::time::{Duration, Instant};
 pub(crate) const RECOVERY_EVERY: Duration = Duration::from_millis(100);
 
 /// Sees every message of a topic from where it started on, or its share of a [group's](crate::ReaderBuilder::group).
-/// For one thread at a time.
+/// For one thread at a time. In a child that inherited it by fork it finds nothing: the seat is its parent's.
 pub struct Reader<S: MessageSet + ?Sized> {
     /// Stands before what it looks into.
-    pub(crate) source: Source,
+    pub(crate) source: ManuallyDrop<Source>,
     pub(crate) shared: Arc<Shared>,
     waiter: Waiter,
     pub(crate) bell: Option<Bell>,
@@ -89,7 +90,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         }
         let waiter = Waiter::new(strategy);
         Self {
-            source,
+            source: ManuallyDrop::new(source),
             shared,
             waiter,
             bell,
@@ -206,6 +207,10 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     /// The next message, held and checked.
     #[inline(always)]
     pub(crate) fn look(&mut self) -> Option<Found> {
+        if !self.shared.matrix.is_ours() {
+            // What follows would move the parent's cursor.
+            return None;
+        }
         loop {
             let Next::Message(held) = self.source.next() else { return None };
             if let Some(found) = self.check(held) {
@@ -241,6 +246,9 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     /// Ends the looks at `count` messages, from the held one on.
     #[inline]
     pub(crate) fn end(&mut self, fate: Fate, count: u64) {
+        if !self.shared.matrix.is_ours() {
+            return;
+        }
         match fate {
             // A member that fails has not done it.
             Fate::Done if !(self.source.is_member() && thread::panicking()) => {
@@ -403,12 +411,19 @@ unsafe impl<S: MessageSet + ?Sized> Sync for Received<'_, S> {}
 
 impl<S: MessageSet + ?Sized> Drop for Reader<S> {
     fn drop(&mut self) {
+        if !self.shared.matrix.is_ours() {
+            // Seat and bell are the parent's.
+            mem::forget(self.bell.take());
+            return;
+        }
         // First: the next reader in this seat listens at the same bell.
         self.bell = None;
         let (topic, seat) = (&self.shared.topic, self.source.seat_number());
         for set in [topic.nappers(), topic.followers(), topic.armed()] {
             set.remove(seat);
         }
+        // SAFETY: it is not used any more.
+        unsafe { ManuallyDrop::drop(&mut self.source) };
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use atomic_matrix::{Matrix, ReaderId, Seq, Start, Topic};
+use atomic_matrix::{Error, Matrix, PostError, ReaderId, Seq, Start, Topic};
 use common::child::{Actor, role, say};
 use common::{MIB, Scratch, assert_sound};
 use std::io::BufRead;
@@ -79,4 +79,48 @@ fn follower_of_a_killed_reader_goes_on_by_itself() {
     drop(actor);
     let read = follower.read_timeout(SOON).expect("nobody waits for the dead");
     assert_eq!((read.view(), read.follows_all()), (Ok(&6), false));
+}
+
+#[test]
+fn child_of_fork_leaves_its_parents_posters_and_readers_alone() {
+    let scratch = Scratch::new();
+    let matrix = Matrix::builder().size(4 * MIB as u64).create(&scratch.name()).expect("creates");
+    let topic = topic(&matrix);
+    let poster = topic.poster().unwrap();
+    let mut reader = topic.reader().start(Start::Earliest).open().unwrap();
+    let mut member = topic.reader().group("workers").start(Start::Earliest).open().unwrap();
+    poster.post_many(&[1, 2]).unwrap();
+    let read = reader.read();
+    // SAFETY: the child uses what it inherited only to be refused, and ends without returning.
+    match unsafe { nix::unistd::fork() }.expect("forks") {
+        nix::unistd::ForkResult::Child => {
+            drop(read);
+            let refused = matches!(poster.try_post(&3), Err(PostError::Memory(Error::Forked)))
+                && poster.try_post_many(&[3, 4]).is_err();
+            let nothing = reader.try_read().is_none()
+                && reader.try_read_many(2).is_none()
+                && member.try_read().is_none();
+            drop((poster, reader, member));
+            // SAFETY: ends this process at once.
+            unsafe { nix::libc::_exit(if refused && nothing { 0 } else { 1 }) };
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            let status = nix::sys::wait::waitpid(child, None).expect("ends");
+            assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+        }
+    }
+    // Number, seats and cursors are what they were.
+    assert_eq!(read.view(), Ok(&1));
+    drop(read);
+    let other = topic.poster().unwrap();
+    other.post(&3).unwrap();
+    poster.post(&4).unwrap();
+    let rest: Vec<u64> =
+        std::iter::from_fn(|| reader.try_read().map(|read| *read.view().unwrap())).collect();
+    assert_eq!(rest, [2, 3, 4]);
+    let all: Vec<u64> =
+        std::iter::from_fn(|| member.try_read().map(|read| *read.view().unwrap())).collect();
+    assert_eq!(all, [1, 2, 3, 4]);
+    let seats: Vec<_> = std::iter::from_fn(|| topic.reader().open().ok()).collect();
+    assert_eq!(seats.len(), 63, "one seat is the reader's");
 }

@@ -4,6 +4,7 @@
 #![cfg(loom)]
 
 mod alive;
+mod cells;
 mod crew;
 mod death;
 mod follow;

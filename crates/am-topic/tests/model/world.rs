@@ -31,6 +31,8 @@ pub struct World {
     wides: Vec<Wide>,
     /// The first is no block: its offset is 0.
     blocks: Vec<Block>,
+    /// What lies in the slots' cells, if they have any.
+    cells: Vec<UnsafeCell<u64>>,
     /// What is done with each message beside it: how often it was looked at by those who have it alone.
     work: Vec<UnsafeCell<u32>>,
 }
@@ -42,6 +44,13 @@ unsafe impl Sync for World {}
 /// Makes a topic of 2^`slots_log` slots and `blocks` blocks, plays `body` with it, and looks after it again.
 pub fn with_world(slots_log: u32, flow: Flow, blocks: usize, body: impl FnOnce(&'static World)) {
     with(World::new(slots_log, flow, blocks, 0), body);
+}
+
+/// As [`with_world`], lossless, and slots have cells.
+pub fn with_cells(slots_log: u32, blocks: usize, body: impl FnOnce(&'static World)) {
+    let mut world = World::new_of(slots_log, Flow::Lossless, Shape::CELL_BYTES_MIN, blocks, 0);
+    world.cells = (0..1 << slots_log).map(|_| UnsafeCell::new(POISON)).collect();
+    with(world, body);
 }
 
 /// As [`with_world`], and the topic has a group. Others have none, which spares them the looks.
@@ -59,12 +68,23 @@ fn with(world: World, body: impl FnOnce(&'static World)) {
 
 impl World {
     fn new(slots_log: u32, flow: Flow, blocks: usize, wides_of_groups: usize) -> Self {
-        let shape = Shape { slots_log, flow, cell_bytes: 0, set: 42, stamped: false };
+        Self::new_of(slots_log, flow, 0, blocks, wides_of_groups)
+    }
+
+    fn new_of(
+        slots_log: u32,
+        flow: Flow,
+        cell_bytes: u32,
+        blocks: usize,
+        wides_of_groups: usize,
+    ) -> Self {
+        let shape = Shape { slots_log, flow, cell_bytes, set: 42, stamped: false };
         let block = |_| Block { owner: Word::new(FREE), payload: UnsafeCell::new(POISON) };
         let world = Self {
             words: (0..Topic::WORDS).map(|_| Word::new(0)).collect(),
             wides: (0..shape.wides() + wides_of_groups).map(|_| Wide::new(0)).collect(),
             blocks: (0..=blocks).map(block).collect(),
+            cells: Vec::new(),
             work: (0..WORK_MAX).map(|_| UnsafeCell::new(0)).collect(),
         };
         Topic::format(&world.words, &world.wides, shape).unwrap();
@@ -89,9 +109,19 @@ impl World {
         self.blocks[place.offset as usize].payload.with(|payload| unsafe { *payload })
     }
 
+    fn cell(&self, seq: Seq) -> &UnsafeCell<u64> {
+        &self.cells[seq.0 as usize % self.cells.len()]
+    }
+
+    fn look_in_cell(&self, seq: Seq) -> u64 {
+        // SAFETY: loom panics when a writer is not ordered before or after.
+        self.cell(seq).with(|payload| unsafe { *payload })
+    }
+
     /// Looks at a message, which must be what was posted.
     pub fn look_at(&self, held: &Held) -> u64 {
-        let value = self.look(held.entry.place);
+        let place = held.entry.place;
+        let value = if place.is_in_cell() { self.look_in_cell(held.seq) } else { self.look(place) };
         assert_eq!((held.entry.kind, held.entry.tag), (7, value), "{:?}", held.seq);
         value
     }
@@ -206,6 +236,29 @@ impl<'a> Hand<'a> {
     /// Posts one message; tells whether there was room.
     pub fn post(&mut self, value: u64) -> bool {
         self.post_all(&[value])
+    }
+
+    /// Posts a message in its slot's cell; tells whether there was room.
+    pub fn post_short(&mut self, value: u64) -> bool {
+        let Ok(mut claim) = self.poster.claim_one() else { return false };
+        if let Some(place) = claim.old().expect("lossless") {
+            self.world.take(place, self.owner);
+            claim.forget();
+            Self::keep(self.world, &mut self.kept, place);
+        }
+        claim.tell(&Entry { place: Place::in_cell(8), kind: 7, poster: self.owner, tag: value });
+        // SAFETY: loom panics when the access is not exclusive.
+        self.world.cell(claim.seq()).with_mut(|payload| unsafe { *payload = value });
+        claim.publish();
+        self.posted.push(value);
+        true
+    }
+
+    /// Posts one after the other in cells, those for which there is room.
+    pub fn post_shorts(&mut self, values: impl IntoIterator<Item = u64>) {
+        for value in values {
+            self.post_short(value);
+        }
     }
 
     /// Posts as many messages at once as may be, of values from `first` on; tells whether there was room.
