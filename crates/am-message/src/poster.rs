@@ -367,10 +367,11 @@ impl Label {
 #[inline]
 pub(crate) fn put_short(mut claim: Claim<'_, 'static>, payload: &[u8], label: Label) -> Seq {
     let place = Place::in_cell(payload.len() as u32);
-    claim.tell(&label.entry(place));
+    // First, so that the slot's words change all at once: a reader looks at their line all the time.
     // SAFETY: the slot is claimed, and published below.
     let fits = unsafe { cell::write(claim.cell(), payload) };
     debug_assert!(fits, "compared before");
+    claim.tell(&label.entry(place));
     claim.publish()
 }
 
