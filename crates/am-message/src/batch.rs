@@ -1,16 +1,18 @@
 //! Batches: many messages for one exchange on the tail, and for one store of a reader's cursor.
 
 use crate::error::{BatchError, PostError};
-use crate::poster::{Patience, put_block, put_short};
+use crate::poster::{Patience, write_block, write_short};
 use crate::reader::{Fate, Found};
 use crate::{BadMessage, Info, Kind, KindOf, MessageSet, Poster, Reader};
-use am_matrix::Block;
+use am_matrix::{Block, prefetch_for_read};
 use am_topic::Seq;
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
+/// How many messages ahead of the one at hand a batch's reader fetches.
+const CELLS_AHEAD: u64 = 12;
 /// Messages that are claimed by one exchange.
 const RUN: usize = 64;
 
@@ -29,7 +31,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     /// Posts messages of one kind, in order: one exchange and one wake-up for up to 64 of them. Waits for
     /// room in a lossless topic.
     ///
-    /// Readers may see the first before the last is posted; other posters' messages may lie between them.
+    /// Readers see up to 64 at once; other posters' messages may lie between them.
     ///
     /// # Errors
     /// [`BatchError`] tells how many were posted: then memory ran out.
@@ -131,6 +133,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         let label = self.label(&poster, K::INDEX);
         let claims = poster.claim_up_to(run.values.len() as u64).map_err(|_| PostError::Full)?;
         let (mut sent, mut result) = (0, Ok(()));
+        let mut written = ArrayVec::<_, RUN>::new();
         for (mut claim, value) in claims.zip(&run.values) {
             let spare = &mut run.spare;
             let keep = |old| spare.extend(Some(old).filter(|_| spare.len() < RUN));
@@ -140,22 +143,24 @@ impl<S: MessageSet + ?Sized> Poster<S> {
             }
             sent += 1;
             let payload = value.as_payload();
-            let put = if self.has_cell_for::<K>(payload) {
+            if self.has_cell_for::<K>(payload) {
                 self.fetch_cell_ahead(claim.seq());
-                Ok(put_short(claim, payload, label))
+                write_short(&mut claim, payload, label);
             } else {
                 let block = run.blocks.pop_front().expect("a block for each long value");
                 self.fetch_block_ahead(claim.seq());
-                put_block(claim, block, label)
-            };
-            match put {
-                Ok(seq) => *posted = Posted { count: posted.count + 1, last: Some(seq) },
-                Err(lost) => {
+                if let Err(lost) = write_block(&mut claim, block, label) {
                     result = Err(lost);
                     break;
                 }
             }
+            written.push(claim);
         }
+        posted.last = written.last().map(|claim| claim.seq()).or(posted.last);
+        posted.count += written.len() as u64;
+        // From the last one on: when a reader sees the first, all are there, and it does not look at lines that are
+        // being written.
+        written.into_iter().rev().for_each(|claim| _ = claim.publish());
         run.values.drain(..sent);
         self.shared.rouse();
         result
@@ -217,6 +222,9 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         while self.found.len() < max {
             let Some(held) = self.source.peek(span) else { break };
             span += 1;
+            if held.entry.place.is_in_cell() {
+                prefetch_for_read(self.shared.topic.cell(Seq(held.seq.0 + CELLS_AHEAD)).as_ptr());
+            }
             let found = self.check(held);
             self.found.extend(found);
         }

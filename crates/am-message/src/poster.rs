@@ -226,7 +226,8 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         let mut claim = poster.claim_one().map_err(|_| PostError::Full)?;
         self.fetch_cell_ahead(claim.seq());
         self.empty(&mut claim, |old| self.keep(old))?;
-        let seq = put_short(claim, payload, label);
+        write_short(&mut claim, payload, label);
+        let seq = claim.publish();
         self.shared.rouse();
         Ok(Receipt { seq })
     }
@@ -240,7 +241,8 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         self.fetch_block_ahead(claim.seq());
         self.empty(&mut claim, |old| self.keep(old))?;
         let block = block.take().expect("a block to be sent");
-        let seq = put_block(claim, block, label)?;
+        write_block(&mut claim, block, label)?;
+        let seq = claim.publish();
         self.shared.rouse();
         Ok(Receipt { seq })
     }
@@ -363,24 +365,23 @@ impl Label {
     }
 }
 
-/// Publishes a payload that the claimed slot's cell has room for.
+/// Makes a payload the claimed message, which is to be published; its slot's cell has room for it.
 #[inline]
-pub(crate) fn put_short(mut claim: Claim<'_, 'static>, payload: &[u8], label: Label) -> Seq {
+pub(crate) fn write_short(claim: &mut Claim<'_, 'static>, payload: &[u8], label: Label) {
     let place = Place::in_cell(payload.len() as u32);
     // First, so that the slot's words change all at once: a reader looks at their line all the time.
-    // SAFETY: the slot is claimed, and published below.
+    // SAFETY: the slot is claimed, and not published.
     let fits = unsafe { cell::write(claim.cell(), payload) };
     debug_assert!(fits, "compared before");
     claim.tell(&label.entry(place));
-    claim.publish()
 }
 
-/// Publishes a filled block as the claimed message.
-pub(crate) fn put_block(
-    mut claim: Claim<'_, 'static>,
+/// Makes a filled block the claimed message, which is to be published.
+pub(crate) fn write_block(
+    claim: &mut Claim<'_, 'static>,
     block: Block<'_>,
     label: Label,
-) -> Result<Seq, PostError> {
+) -> Result<(), PostError> {
     let place = Place { offset: block.offset().to_raw(), len: block.len() as u32 };
     claim.tell(&label.entry(place));
     if let Err(error) = block.into_common() {
@@ -388,7 +389,7 @@ pub(crate) fn put_block(
         claim.forget();
         return Err(error.into());
     }
-    Ok(claim.publish())
+    Ok(())
 }
 
 /// How long a poster waits for room.
@@ -460,6 +461,7 @@ impl<'p, S: MessageSet + ?Sized> Loan<'p, S> {
     ///
     /// # Errors
     /// [`PostError::Full`] with the loan; [`PostError::Memory`] without.
+    #[expect(clippy::result_large_err, reason = "the loan comes back as it is, without the heap")]
     #[inline]
     pub fn try_commit(self) -> Result<Receipt, (Option<Self>, PostError)> {
         let Self { poster, memory, kind } = self;

@@ -4,6 +4,7 @@ use am_topic::{Held, Member, Next, NoLeader, Reader, ReaderId, Seq};
 
 /// A seat of its own, or one in a group.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a reader, which nobody moves often")]
 pub(crate) enum Source {
     Alone(Reader<'static>),
     Member(Member<'static>),
