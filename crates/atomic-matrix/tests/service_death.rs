@@ -10,6 +10,9 @@ use std::io::BufRead;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// A request of numbers that is to be answered by numbers.
+type Asked<'c> = Pending<'c, [u64], [u64]>;
+
 const SOON: Duration = Duration::from_secs(20);
 
 type Work = Service<[u64], [u64]>;
@@ -85,7 +88,7 @@ fn serve_all(mut server: Server<[u64], [u64]>) {
 /// Asks much, several at once, and checks every word of every response.
 fn ask_all(client: &Client<[u64], [u64]>, seed: u64) {
     let mut random = Random(seed * 7919 + 1);
-    let mut pending: Vec<(Vec<u64>, Pending<'_, [u64], [u64]>)> = Vec::new();
+    let mut pending: Vec<(Vec<u64>, Asked<'_>)> = Vec::new();
     for n in 0..3000u64 {
         let query: Vec<u64> =
             (0..1 + random.below(100) as u64).map(|i| seed << 40 | n << 8 | i).collect();
