@@ -282,23 +282,30 @@ impl<'a> Hand<'a> {
             loans.iter().for_each(|&(_, loan)| Self::keep(self.world, &mut self.kept, loan));
             return false;
         };
+        let mut written = Vec::new();
         for (claim, (value, loan)) in claims.zip(loans) {
-            if Self::fill(self.world, self.owner, &mut self.kept, claim, value, loan) {
+            if let Some(claim) =
+                Self::fill(self.world, self.owner, &mut self.kept, claim, value, loan)
+            {
                 self.posted.push(value);
+                written.push(claim);
             }
         }
+        // From the last one on, as batches are published.
+        written.into_iter().rev().for_each(|claim| _ = claim.publish());
         true
     }
 
-    /// Takes the old message back and names the new one; false when the list of orphans is full.
-    fn fill(
+    /// Takes the old message back and names the new one, which is to be published; none when the list of orphans is
+    /// full.
+    fn fill<'p>(
         world: &World,
         owner: u32,
         kept: &mut Vec<u32>,
-        mut claim: Claim<'_, 'a>,
+        mut claim: Claim<'p, 'a>,
         value: u64,
         loan: Place,
-    ) -> bool {
+    ) -> Option<Claim<'p, 'a>> {
         match claim.old() {
             Ok(None) => {}
             Ok(Some(place)) => {
@@ -308,13 +315,12 @@ impl<'a> Hand<'a> {
             }
             Err(Full) => {
                 Self::keep(world, kept, loan);
-                return false;
+                return None;
             }
         }
         claim.tell(&Entry { place: loan, kind: 7, poster: owner, tag: value });
         world.owner(loan).store(NOBODY);
-        claim.publish();
-        true
+        Some(claim)
     }
 
     /// Takes back what readers have let go.
