@@ -229,6 +229,12 @@ pub enum Error {
     /// The memory to be formatted holds something.
     #[error("the memory is not empty: it was formatted before")]
     NotEmpty,
+    /// Topics and services are made by the message layer: other blocks cannot have their kinds.
+    #[error("kind {kind:#010x} is reserved for topics and services")]
+    KindReserved {
+        /// The kind asked for.
+        kind: u32,
+    },
     /// This handle was inherited by fork, and is its parent's. Open the segment anew.
     #[error("this handle was inherited by fork: open the segment anew in the child")]
     Forked,

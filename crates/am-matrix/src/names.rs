@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::matrix::Matrix;
 use crate::part::Part;
 use crate::stats::Violation;
+use crate::topics::{SERVICE_KIND, TOPIC_KIND};
 use am_layout::names::{BadName, Entry, NAME_BYTES_MAX, NAMES, Named, Names, Phase};
 use am_layout::{NAMES_AT_BYTES, Name, SECTORS};
 use std::sync::PoisonError;
@@ -59,10 +60,32 @@ impl Matrix {
     /// names, at most 5 seconds.
     ///
     /// # Errors
-    /// [`Error::NameEmpty`], [`Error::NameTooLong`], [`Error::NameTaken`], [`Error::TooManyNames`] when
+    /// [`Error::KindReserved`] for topics' and services' kinds; [`Error::NameEmpty`], [`Error::NameTooLong`],
+    /// [`Error::NameTaken`], [`Error::TooManyNames`] when
     /// there are 64, [`Error::NamesBusy`], [`Error::Locks`], [`Error::OtherMatrix`], [`Error::Forked`];
     /// the block goes back then. [`Error::Corrupt`] or [`Error::NameDamaged`] when somebody scribbled.
     pub fn create_named(&self, name: &str, kind: u32, block: Block<'_>) -> Result<Common, Error> {
+        if [TOPIC_KIND, SERVICE_KIND].contains(&kind) {
+            return Err(Error::KindReserved { kind });
+        }
+        // SAFETY: it is none of those kinds.
+        unsafe { self.create_named_as(name, kind, block) }
+    }
+
+    /// As [`create_named`](Self::create_named), of any kind.
+    ///
+    /// # Errors
+    /// As [`create_named`](Self::create_named), but for the kind.
+    ///
+    /// # Safety
+    /// If it is the kind of topics, or of services, the block holds such, and nobody uses it in another way.
+    #[doc(hidden)]
+    pub unsafe fn create_named_as(
+        &self,
+        name: &str,
+        kind: u32,
+        block: Block<'_>,
+    ) -> Result<Common, Error> {
         let name = read_name(name)?;
         let offset = block.offset();
         if !block.belongs_to(self) {

@@ -3,13 +3,14 @@
 use crate::error::{BatchError, PostError};
 use crate::poster::{Patience, write_block, write_short};
 use crate::reader::{Fate, Found};
+use crate::vigil::until;
 use crate::{BadMessage, Info, Kind, KindOf, MessageSet, Poster, Reader};
 use am_matrix::{Block, prefetch_for_read};
 use am_topic::Seq;
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How many messages ahead of the one at hand a batch's reader fetches.
 const CELLS_AHEAD: u64 = 12;
@@ -72,9 +73,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
             let mut patience = patience();
             while !run.values.is_empty() {
                 let cause = self.send_run(&mut run, &mut posted).err();
-                let cause = cause.filter(|&cause| {
-                    cause != PostError::Full || !patience.wait(&self.shared.matrix)
-                });
+                let cause = cause.filter(|&cause| cause != PostError::Full || !patience.wait());
                 if let Some(cause) = cause {
                     return Err(BatchError { posted: posted.count, cause });
                 }
@@ -131,7 +130,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         let mut poster = self.claimer()?;
         self.collect_orphans(&poster);
         let label = self.label(&poster, K::INDEX);
-        let claims = poster.claim_up_to(run.values.len() as u64).map_err(|_| PostError::Full)?;
+        let claims = poster.claim_up_to(run.values.len() as u64).map_err(|_| self.full())?;
         let (mut sent, mut result) = (0, Ok(()));
         let mut written = ArrayVec::<_, RUN>::new();
         for (mut claim, value) in claims.zip(&run.values) {
@@ -204,7 +203,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
 
     /// As [`read_many`](Self::read_many), but waits no longer than that.
     pub fn read_many_timeout(&mut self, max: usize, timeout: Duration) -> Option<Batch<'_, S>> {
-        let deadline = Some(Instant::now() + timeout);
+        let deadline = until(timeout);
         let span = self.wait_until(deadline, |reader| reader.look_many(max))?;
         Some(Batch { reader: self, span, fate: Fate::Done })
     }

@@ -31,7 +31,7 @@ pub(crate) fn bytes(cell: &[Wide], len: usize) -> Option<*const [u8]> {
 
 /// A short message that is not posted yet, aligned as cells are.
 #[derive(Clone, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Draft {
     bytes: [u8; Self::BYTES],
     len: u8,

@@ -60,6 +60,7 @@ mod stamp;
 mod stream;
 mod topic;
 mod typed;
+mod vigil;
 
 // The derives name this crate by what its user calls it, which is this name in here.
 extern crate self as am_message;

@@ -3,9 +3,10 @@
 use crate::cell::{self, Draft};
 use crate::error::PostError;
 use crate::topic::Shared;
+use crate::vigil::{Vigil, until};
 use crate::{Kind, KindOf, Message, MessageSet};
 use am_layout::Offset;
-use am_matrix::{Block, Error, Matrix, prefetch_for_write};
+use am_matrix::{Block, Error, prefetch_for_write};
 use am_topic::{Claim, Entry, Place, Seq};
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell, RefMut};
@@ -22,10 +23,10 @@ const BLOCK_ALIGN_BYTES: usize = 32;
 const CELL_ALIGN_BYTES: usize = 64;
 /// How many messages ahead of the one at hand lines are fetched.
 const AHEAD: u64 = 6;
+/// Posts between two looks for messages that slow readers of a lossy topic have let go.
+const POSTS_PER_COLLECTION: u32 = 16;
 /// Looks for room before others get the processor.
 const SPINS: u32 = 30;
-/// Looks for room between two questions who is dead.
-const LOOKS_PER_RECOVERY: u32 = 20_000;
 
 /// Puts messages into a topic. For one thread at a time. A child that inherited it by fork cannot use it.
 pub struct Poster<S: MessageSet + ?Sized> {
@@ -33,6 +34,9 @@ pub struct Poster<S: MessageSet + ?Sized> {
     pub(crate) poster: ManuallyDrop<RefCell<am_topic::Poster<'static>>>,
     /// The block of the message that was overwritten last, for the next message of that length.
     spare: Cell<Option<Block<'static>>>,
+    vigil: RefCell<Vigil>,
+    /// Posts, or batches, modulo 2³².
+    posts: Cell<u32>,
     /// What its messages' slots are tagged with; services say what that means.
     pub(crate) tag: Cell<u64>,
     pub(crate) shared: Arc<Shared>,
@@ -53,6 +57,8 @@ impl<S: MessageSet + ?Sized> Poster<S> {
             poster: ManuallyDrop::new(RefCell::new(poster)),
             spare: Cell::new(None),
             tag: Cell::new(0),
+            vigil: RefCell::default(),
+            posts: Cell::new(0),
             shared,
             _set: PhantomData,
         }
@@ -90,7 +96,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         value: &K,
         timeout: Duration,
     ) -> Result<Receipt, PostError> {
-        self.post_by(value, Some(Instant::now() + timeout))
+        self.post_by(value, until(timeout))
     }
 
     /// Lends memory for a message of that type, to be filled in and committed: nothing is copied. It holds
@@ -185,6 +191,8 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         if u32::try_from(bytes).is_err() {
             return Err(PostError::TooLong { len_bytes: bytes });
         }
+        // In a child of fork, the spare block is the parent's.
+        self.must_be_ours()?;
         let matrix = &self.shared.matrix;
         let block = if align_bytes <= BLOCK_ALIGN_BYTES {
             if let Some(mut spare) = self.spare.take()
@@ -204,11 +212,21 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     /// The poster, to claim numbers with.
     #[inline]
     pub(crate) fn claimer(&self) -> Result<RefMut<'_, am_topic::Poster<'static>>, PostError> {
-        if !self.shared.matrix.is_ours() {
-            // It is the parent's.
-            return Err(Error::Forked.into());
-        }
+        // In a child of fork, it is the parent's.
+        self.must_be_ours()?;
         Ok(self.poster.borrow_mut())
+    }
+
+    #[inline]
+    fn must_be_ours(&self) -> Result<(), PostError> {
+        if self.shared.matrix.is_ours() { Ok(()) } else { Err(Error::Forked.into()) }
+    }
+
+    /// There is no room; those that keep it may be dead.
+    #[cold]
+    pub(crate) fn full(&self) -> PostError {
+        self.vigil.borrow_mut().look(&self.shared.matrix);
+        PostError::Full
     }
 
     /// How this poster's messages of that kind are labelled now.
@@ -223,7 +241,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     fn send_short(&self, payload: &[u8], kind: u32) -> Result<Receipt, PostError> {
         let mut poster = self.claimer()?;
         let label = self.label(&poster, kind);
-        let mut claim = poster.claim_one().map_err(|_| PostError::Full)?;
+        let mut claim = poster.claim_one().map_err(|_| self.full())?;
         self.fetch_cell_ahead(claim.seq());
         self.empty(&mut claim, |old| self.keep(old))?;
         write_short(&mut claim, payload, label);
@@ -237,7 +255,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         let mut poster = self.claimer()?;
         self.collect_orphans(&poster);
         let label = self.label(&poster, kind);
-        let mut claim = poster.claim_one().map_err(|_| PostError::Full)?;
+        let mut claim = poster.claim_one().map_err(|_| self.full())?;
         self.fetch_block_ahead(claim.seq());
         self.empty(&mut claim, |old| self.keep(old))?;
         let block = block.take().expect("a block to be sent");
@@ -282,7 +300,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         claim: &mut Claim<'_, 'static>,
         old: impl FnOnce(Block<'m>),
     ) -> Result<(), PostError> {
-        if let Some(place) = claim.old().map_err(|_| PostError::Full)? {
+        if let Some(place) = claim.old().map_err(|_| self.full())? {
             let taken = self.take_back(place);
             claim.forget();
             if let Some(block) = taken {
@@ -300,9 +318,14 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         unsafe { self.shared.matrix.adopt_common(Offset::from_raw(place.offset)) }.ok()
     }
 
-    /// Frees messages that slow readers of a lossy topic held.
+    /// Frees messages that slow readers of a lossy topic held; looks for them now and then.
     #[inline]
     pub(crate) fn collect_orphans(&self, poster: &am_topic::Poster<'static>) {
+        let posts = self.posts.get();
+        self.posts.set(posts.wrapping_add(1));
+        if !posts.is_multiple_of(POSTS_PER_COLLECTION) {
+            return;
+        }
         while let Some(orphaned) = poster.orphan() {
             let block = self.take_back(orphaned.place());
             orphaned.forget();
@@ -330,7 +353,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         mut send: impl FnMut() -> Result<Receipt, PostError>,
     ) -> Result<Receipt, PostError> {
         let mut patience = Patience::until(deadline);
-        while patience.wait(&self.shared.matrix) {
+        while patience.wait() {
             match send() {
                 Err(PostError::Full) => {}
                 result => return result,
@@ -410,7 +433,7 @@ impl Patience {
     }
 
     /// Waits a little: spins at first, then lets others have the processor. False when it is over.
-    pub fn wait(&mut self, matrix: &Matrix) -> bool {
+    pub fn wait(&mut self) -> bool {
         self.looks = self.looks.wrapping_add(1);
         if self.looks < SPINS {
             // The longer the more: each look takes the line of a cursor from the reader who moves it, and once a
@@ -420,10 +443,6 @@ impl Patience {
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return false;
-        }
-        if self.looks.is_multiple_of(LOOKS_PER_RECOVERY) {
-            // The slowest reader may be dead.
-            matrix.recover();
         }
         thread::yield_now();
         true

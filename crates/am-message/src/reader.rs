@@ -3,6 +3,7 @@
 use crate::cell;
 use crate::source::Source;
 use crate::topic::Shared;
+use crate::vigil::{Vigil, until};
 use crate::{BadMessage, KindOf, MessageSet};
 use am_layout::Offset;
 use am_matrix::prefetch_for_read;
@@ -15,9 +16,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a reader that waits for other readers asks who is dead.
-pub(crate) const RECOVERY_EVERY: Duration = Duration::from_millis(100);
-
 /// Sees every message of a topic from where it started on, or its share of a [group's](crate::ReaderBuilder::group).
 /// For one thread at a time. In a child that inherited it by fork it finds nothing: the seat is its parent's.
 pub struct Reader<S: MessageSet + ?Sized> {
@@ -29,6 +27,7 @@ pub struct Reader<S: MessageSet + ?Sized> {
     /// It follows other readers, who wake it.
     follows: bool,
     pub(crate) damaged: u64,
+    pub(crate) vigil: Vigil,
     /// The messages of the batch at hand.
     pub(crate) found: Vec<Found>,
     /// Messages before this number are there to be read: a hint.
@@ -96,6 +95,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
             bell,
             follows,
             damaged: 0,
+            vigil: Vigil::default(),
             found: Vec::new(),
             there: 0,
             probe: 0,
@@ -124,7 +124,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
 
     /// Takes the next message; waits no longer than that.
     pub fn read_timeout(&mut self, timeout: Duration) -> Option<Received<'_, S>> {
-        let found = self.look_until(Some(Instant::now() + timeout))?;
+        let found = self.look_until(until(timeout))?;
         Some(self.receive(found))
     }
 
@@ -194,13 +194,18 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         let shared = self.shared.clone();
         loop {
             // Who waits for other readers asks now and then whether they are dead.
-            let turn = self.depends().then(|| Instant::now() + RECOVERY_EVERY);
+            let turn = self.depends().then(|| self.vigil.due());
             let end = turn.into_iter().chain(deadline).min();
             let found = waiter.wait(shared.berth(), || look(self), end);
-            if found.is_some() || end == deadline {
+            if found.is_some() {
                 return found;
             }
-            shared.matrix.recover();
+            if turn.is_some() {
+                self.vigil.wait(&shared.matrix);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return None;
+            }
         }
     }
 
@@ -212,12 +217,17 @@ impl<S: MessageSet + ?Sized> Reader<S> {
             return None;
         }
         loop {
-            let Next::Message(held) = self.source.next() else { return None };
+            let Next::Message(held) = self.source.next() else {
+                if self.depends() {
+                    self.vigil.look(&self.shared.matrix);
+                }
+                return None;
+            };
             if let Some(found) = self.check(held) {
                 self.fetch_ahead(held.seq.0);
                 return Some(found);
             }
-            self.end(Fate::Done, 1);
+            self.pass_over();
         }
     }
 
@@ -241,6 +251,12 @@ impl<S: MessageSet + ?Sized> Reader<S> {
                 self.shared.matrix.prefetch_payload(Offset::from_raw(place.offset));
             }
         }
+    }
+
+    /// Is done with a damaged message that is held, whatever happens to this thread.
+    pub(crate) fn pass_over(&mut self) {
+        self.source.done(1);
+        self.shared.rouse_followers();
     }
 
     /// Ends the looks at `count` messages, from the held one on.
@@ -297,6 +313,8 @@ pub(crate) struct Found {
 
 // SAFETY: a pointer to bytes that nobody writes while they are held; it is used through the guards only.
 unsafe impl Send for Found {}
+// SAFETY: as above.
+unsafe impl Sync for Found {}
 
 impl Found {
     /// The payload's bytes.

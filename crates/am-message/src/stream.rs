@@ -5,11 +5,13 @@
 //! several times. Who has a reactor already watches [`Reader::bell`] by that.
 
 use crate::error::TopicError;
-use crate::reader::{Found, RECOVERY_EVERY};
+use crate::reader::Found;
+use crate::vigil::RECOVERY_EVERY;
 use crate::{MessageSet, Owned, Reader, ReaderBuilder, Received};
 use async_io::{Async, Timer};
 use futures_core::Stream;
 use std::future::poll_fn;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
@@ -26,8 +28,9 @@ const RINGS_MAX: u32 = 16;
 /// An idle one looks once a second, or ten times if it waits for other readers.
 pub struct AsyncReader<S: MessageSet + ?Sized> {
     /// Stands before the reader, whose bell it watches.
-    bell: Async<OwnedFd>,
-    slice: Timer,
+    bell: ManuallyDrop<Async<OwnedFd>>,
+    slice: ManuallyDrop<Timer>,
+    period: Duration,
     reader: Reader<S>,
 }
 
@@ -49,7 +52,9 @@ impl<S: MessageSet + ?Sized> AsyncReader<S> {
         let watched = bell.as_fd().try_clone_to_owned().and_then(Async::new_nonblocking);
         let watched = watched.map_err(|cause| TopicError::Watch { name, cause })?;
         let period = if reader.depends() { RECOVERY_EVERY } else { SLICE };
-        Ok(Self { bell: watched, slice: Timer::interval(period), reader })
+        let (bell, slice) =
+            (ManuallyDrop::new(watched), ManuallyDrop::new(Timer::interval(period)));
+        Ok(Self { bell, slice, period, reader })
     }
 
     /// Takes the next message; waits for it.
@@ -71,6 +76,10 @@ impl<S: MessageSet + ?Sized> AsyncReader<S> {
 
     /// Takes the next message, held, or says who is to be woken when there may be one.
     fn poll_found(&mut self, context: &mut Context<'_>) -> Poll<Found> {
+        if !self.reader.shared.matrix.is_ours() {
+            // In a child of fork, the reactor's descriptors are the parent's.
+            return Poll::Pending;
+        }
         for _ in 0..RINGS_MAX {
             if let Some(found) = self.reader.look() {
                 return Poll::Ready(found);
@@ -80,10 +89,14 @@ impl<S: MessageSet + ?Sized> AsyncReader<S> {
                 return Poll::Ready(found);
             }
             let rung = matches!(self.bell.poll_readable(context), Poll::Ready(Ok(())));
-            let over = Pin::new(&mut self.slice).poll_next(context).is_ready();
+            let over = Pin::new(&mut *self.slice).poll_next(context).is_ready();
+            if over {
+                // From now on: intervals that went by while there was enough to read are none to catch up.
+                self.slice.set_interval(self.period);
+            }
             if over && self.reader.depends() {
                 // Others that this one waits for may be dead.
-                self.reader.shared.matrix.recover();
+                self.reader.vigil.wait(&self.reader.shared.matrix);
             }
             if !rung && !over {
                 return Poll::Pending;
@@ -91,6 +104,18 @@ impl<S: MessageSet + ?Sized> AsyncReader<S> {
         }
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl<S: MessageSet + ?Sized> Drop for AsyncReader<S> {
+    fn drop(&mut self) {
+        // A child of fork shares the reactor's descriptors: it would take the parent's bell out.
+        if self.reader.shared.matrix.is_ours() {
+            // SAFETY: neither is used any more.
+            unsafe { ManuallyDrop::drop(&mut self.bell) };
+            // SAFETY: as above.
+            unsafe { ManuallyDrop::drop(&mut self.slice) };
+        }
     }
 }
 

@@ -14,7 +14,8 @@ pub const READERS: usize = 2;
 /// Posters that a topic can have at once.
 pub const POSTERS: usize = if cfg!(loom) { 3 } else { 64 };
 /// Messages that readers of a lossy topic can hold at once while their slots are used again.
-pub const HELD_MAX: usize = 2 * READERS;
+pub const HELD_MAX: usize =
+    if cfg!(loom) { 2 * READERS } else { READERS + GROUPS * MEMBERS + POSTERS };
 /// Groups that a topic can ever have.
 pub const GROUPS: usize = if cfg!(loom) { 1 } else { 8 };
 /// Members that a group can have at once.

@@ -4,6 +4,7 @@ use crate::error::{PostError, RequestError, ResponseError};
 use crate::reader::Found;
 use crate::service::NO_RESPONSE;
 use crate::service::inbox::Inbox;
+use crate::vigil::until;
 use crate::{BadMessage, Info, KindOf, Loan, Message, MessageSet, Poster, Receipt};
 use am_topic::{Held, Seq};
 use std::cell::RefCell;
@@ -82,7 +83,7 @@ impl<Q: MessageSet + ?Sized, A: MessageSet + ?Sized> Client<Q, A> {
         timeout: Duration,
     ) -> Result<Pending<'_, Q, A>, RequestError> {
         let loan = self.lend(self.poster.loan_copy(value))?;
-        loan.send_by(Some(Instant::now() + timeout))
+        loan.send_by(until(timeout))
     }
 
     /// Lends memory for a request of that type, to be filled in and sent: nothing is copied. It holds a copy of
@@ -156,7 +157,7 @@ impl<'c, Q: MessageSet + ?Sized, A: MessageSet + ?Sized> Pending<'c, Q, A> {
         &mut self,
         timeout: Duration,
     ) -> Result<Option<Response<'c, Q, A>>, ResponseError> {
-        self.wait_until(Some(Instant::now() + timeout))
+        self.wait_until(until(timeout))
     }
 
     /// Takes the response, if it is there.

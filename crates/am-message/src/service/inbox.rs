@@ -9,11 +9,7 @@ use crate::reader::Found;
 use crate::{MessageSet, Reader, Start, Topic, WaitStrategy};
 use am_topic::{Held, Seq};
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
-
-/// How often a client that waits asks who is dead: a server that died in the middle of a response, or with the
-/// request.
-const RECOVERY_EVERY: Duration = Duration::from_millis(100);
+use std::time::Instant;
 
 /// The responses of one client.
 pub(super) struct Inbox<A: MessageSet + ?Sized> {
@@ -96,7 +92,11 @@ impl<A: MessageSet + ?Sized> Inbox<A> {
 
     /// Takes the response, if it is there.
     pub fn try_take(&mut self, request: Seq) -> Option<Held> {
-        self.board.look(&mut self.reader, request)
+        let held = self.board.look(&mut self.reader, request);
+        if held.is_none() {
+            self.reader.vigil.look(&self.reader.shared.matrix);
+        }
+        held
     }
 
     /// Takes the response; waits for it until then, or for ever.
@@ -106,13 +106,17 @@ impl<A: MessageSet + ?Sized> Inbox<A> {
         }
         let Self { reader, board } = self;
         loop {
-            let turn = Instant::now() + RECOVERY_EVERY;
+            // A server may have died in the middle of the response, or with the request.
+            let turn = reader.vigil.due();
             let end = deadline.map_or(turn, |deadline| deadline.min(turn));
             let held = reader.wait_until(Some(end), |reader| board.look(reader, request));
-            if held.is_some() || Some(end) == deadline {
+            if held.is_some() {
                 return held;
             }
-            reader.shared.matrix.recover();
+            reader.vigil.wait(&reader.shared.matrix);
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return None;
+            }
         }
     }
 
@@ -160,6 +164,10 @@ impl Board {
     ///
     /// Bounded by the number of slots.
     fn gather<A: MessageSet + ?Sized>(&mut self, reader: &mut Reader<A>) {
+        if !reader.shared.matrix.is_ours() {
+            // In a child of fork, cursor and responses are the parent's.
+            return;
+        }
         let topic = reader.shared.topic;
         // The tail, not the next slot: a server that was stopped in the middle of a response keeps no other
         // response from coming.
@@ -241,6 +249,9 @@ impl Board {
     }
 
     fn let_go_front<A: MessageSet + ?Sized>(&mut self, reader: &mut Reader<A>) {
+        if !reader.shared.matrix.is_ours() {
+            return;
+        }
         let held = self.window.iter().position(|&place| place != Place::LetGo);
         let count = held.unwrap_or(self.window.len());
         if count > 0 {

@@ -120,17 +120,22 @@ impl<Q: MessageSet + ?Sized, A: MessageSet + ?Sized> Service<Q, A> {
         self.keep_requests()?;
         let Topics { replies, requests } = &*self.topics;
         let number = |poster: &crate::Poster<Q>| poster.poster.borrow().number();
-        let mut poster = requests.poster()?;
+        let too_many =
+            || TopicError::TooManyClients { name: self.name().to_owned(), maximum: replies.len() };
+        let make = || {
+            requests.poster().map_err(|error| match error {
+                TopicError::TooManyPosters { .. } => too_many(),
+                error => error,
+            })
+        };
+        let mut poster = make()?;
         if number(&poster) >= replies.len() {
             // What the dead have left may be enough.
             drop(poster);
             requests.shared.matrix.recover();
-            poster = requests.poster()?;
+            poster = make()?;
         }
-        let replies = replies.get(number(&poster)).ok_or_else(|| TopicError::TooManyClients {
-            name: self.name().to_owned(),
-            maximum: replies.len(),
-        })?;
+        let replies = replies.get(number(&poster)).ok_or_else(too_many)?;
         Ok(Client::new(Inbox::open(replies, self.strategy)?, poster))
     }
 
@@ -233,7 +238,8 @@ impl<Q: MessageSet + ?Sized, A: MessageSet + ?Sized> ServiceBuilder<Q, A> {
         let matrix = self.matrix.clone().with_spill(Spill::Any);
         let mut block = matrix.allocate_aligned(layout).map_err(|cause| self.refused(cause))?;
         self.write(&shapes, &mut block)?;
-        let created = matrix.create_named(&self.name, SERVICE_KIND, block);
+        // SAFETY: it holds topics, and only this crate and the recovery look into it, as into such.
+        let created = unsafe { matrix.create_named_as(&self.name, SERVICE_KIND, block) };
         created.map_err(|cause| self.refused(cause))?;
         self.open()
     }
@@ -258,6 +264,11 @@ impl<Q: MessageSet + ?Sized, A: MessageSet + ?Sized> ServiceBuilder<Q, A> {
             unsafe { Topic::over(&self.matrix, &self.name, None, reply) }
         });
         let replies: Vec<Topic<A>> = replies.collect::<Result<_, _>>()?;
+        // In lossy topics a response would not stay while it is looked at.
+        let is_lossy = requests.is_lossy() || replies.iter().any(Topic::is_lossy);
+        if is_lossy {
+            return Err(TopicError::Bad { name: self.name.clone(), cause: BadTopic::BadShape });
+        }
         if replies.is_empty() {
             return Err(TopicError::Bad { name: self.name.clone(), cause: BadTopic::TooShort });
         }

@@ -1,8 +1,9 @@
 //! A server: takes requests, responds.
 
 use crate::error::PostError;
-use crate::reader::{Fate, Found};
+use crate::reader::Found;
 use crate::service::NO_RESPONSE;
+use crate::vigil::until;
 use crate::{BadMessage, Info, KindOf, Loan, Message, MessageSet, Poster, Reader, Received};
 use am_topic::{ReaderId, Seq};
 use std::ops::{Deref, DerefMut};
@@ -66,7 +67,7 @@ impl<Q: MessageSet + ?Sized, A: MessageSet + ?Sized> Server<Q, A> {
 
     /// Takes the next request; waits no longer than that.
     pub fn receive_timeout(&mut self, timeout: Duration) -> Option<Request<'_, Q, A>> {
-        let found = self.look_until(Some(Instant::now() + timeout))?;
+        let found = self.look_until(until(timeout))?;
         Some(self.request(found))
     }
 
@@ -102,7 +103,7 @@ fn look<Q: MessageSet + ?Sized>(reader: &mut Reader<Q>, clients: usize) -> Optio
         }
         // Somebody scribbled on it.
         reader.damaged += 1;
-        reader.end(Fate::Done, 1);
+        reader.pass_over();
     }
 }
 
