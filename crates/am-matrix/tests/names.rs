@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
-const KIND: u32 = 0x746f_7069;
+const KIND: u32 = 0x7465_7374;
 
 fn create(matrix: &Matrix, name: &str, kind: u32) -> Result<am_matrix::Offset, Error> {
     let block = matrix.allocate(200)?;

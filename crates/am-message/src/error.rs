@@ -18,7 +18,7 @@ pub enum TopicError {
     /// Whoever made the topic put other messages into it.
     #[error(
         "topic {name:?} carries messages of another layout ({seen:#018x}, not {expected:#018x}): their \
-         fields, types, offsets or sizes differ"
+         kinds, fields, types, offsets or sizes differ; open it as what it carries, or choose another name"
     )]
     OtherMessages {
         /// The topic's name.
@@ -170,8 +170,9 @@ pub enum ResponseError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostError {
-    /// The slowest reader of a lossless topic has to go on first.
-    #[error("the topic is full: its slowest reader has to go on first")]
+    /// A reader of a lossless topic, or a group, even one without members, has to be done with the oldest message
+    /// first; or readers of a lossy one hold too many that were overrun.
+    #[error("no room: a reader, or a group (even one without members), has not done the oldest message")]
     Full,
     /// There is no memory for it, or it is too long.
     #[error("no memory for the message: {0}")]

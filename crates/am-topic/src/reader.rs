@@ -6,14 +6,14 @@ use crate::layout::{Flow, READERS, Seat, Shape, Topic};
 use crate::slot::{ABORTED, Entry, PUBLISHED, Seq, parts, state};
 use am_layout::mutation::{self, Mutation};
 
-/// Where a reader begins.
+/// Where a reader begins. What was posted before it joined, and is gone, it has not missed, unless it asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// With the oldest message that is there.
     Earliest,
     /// With the first that is posted after it joined.
     Latest,
-    /// With this message, or the oldest that is there if it is gone.
+    /// With this message, or the oldest that is there if it is gone: a reader has missed those between, then.
     At(Seq),
 }
 
@@ -102,7 +102,11 @@ impl<'a> Topic<'a> {
         seat.cursor().store(cursor);
         let id = ReaderId { seat: number, turn };
         let leaders = Leaders::none(*self);
-        Some(Reader { topic: *self, seat, id, leaders, cursor, missed: 0, holds: false })
+        let missed = match start {
+            Start::At(seq) => cursor.saturating_sub(seq.slot_number(self.shape())),
+            Start::Earliest | Start::Latest => 0,
+        };
+        Some(Reader { topic: *self, seat, id, leaders, cursor, missed, holds: false })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A topic as an async stream, beside other things that async code waits for.
 //!
 //! ```sh
-//! cargo run --example stream --features async
+//! cargo run --release --example stream --features async
 //! ```
 //!
 //! One task reads a stream of copies, another lends each message where it lies, a third posts. All three run on one

@@ -1,4 +1,4 @@
-//! A lock-free shared-memory allocator for any sizes, used by several processes at once.
+//! Shared memory for several processes on one machine: a lock-free allocator for any sizes, and on it typed messages.
 //!
 //! ```
 //! use atomic_matrix::Matrix;
@@ -22,8 +22,51 @@
 //! * [`Matrix`] and its [`Builder`] are the interface for new code.
 //! * [`matrix::core`] is the interface of version 0.1, word for word.
 //! * The layers below are crates of their own, each usable alone: [`am_layout`] (words, offsets,
-//!   geometry), [`am_tlsf`] (search and carve), [`am_ripple`] (ack and merge), [`am_shm`]
-//!   (segments), [`am_matrix`] (the allocator over any arena).
+//!   geometry), [`am_tlsf`] (search and carve), [`am_ripple`] (ack and merge), `am_cache` (thread caches), [`am_shm`]
+//!   (segments), [`am_matrix`] (the allocator over any arena), `am_topic` (the protocol of messages) and
+//!   [`am_message`] (messages over any matrix), whose first page tells more of them.
+//!
+//! # Messages
+//!
+//! Every reader of a [topic](Topic) sees every message, in one order for all, where it lies. Members of a
+//! [group](ReaderBuilder::group) share them. A [`Service`] answers requests.
+//!
+//! ```
+//! use atomic_matrix::{Matrix, Message, MessageSet, Start};
+//!
+//! #[derive(Message, Clone, Copy, Debug, PartialEq)]
+//! #[repr(C)]
+//! struct Tick { sym: u32, px: u32 }
+//!
+//! #[derive(MessageSet)]
+//! enum Feed<'a> { Tick(Tick), Text(&'a str) }
+//!
+//! # let name = format!("messages-{}", std::process::id());
+//! let matrix = Matrix::builder().size(16 << 20).open_or_create(&name)?;
+//! let topic = matrix.topic::<Feed>("eu").open_or_create()?;
+//! let mut reader = topic.reader().start(Start::Earliest).open()?; // else with what is posted from now on
+//! let poster = topic.poster()?; // one for each thread
+//! poster.post(&Tick { sym: 7, px: 100 })?;
+//! poster.post("halt")?;
+//!
+//! // Of one kind: the others are let go.
+//! while let Some(message) = reader.try_read() {
+//!     if let Feed::Tick(tick) = message.view()? {
+//!         assert_eq!(tick.px, 100);
+//!     }
+//! }
+//! assert_eq!(reader.missed(), 0);
+//! # matrix.destroy()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A topic is lossless for readers and groups that have joined: posters wait for them. Where there are none, the oldest of
+//! [`capacity`](TopicBuilder::capacity) messages are overwritten.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `async` | [`ReaderBuilder`]`::open_async`: readers to await, and streams, under any executor |
+//! | `numa` | [`Builder`]`::numa`: which node the pages of a sector come from |
 //!
 //! # Death
 //!

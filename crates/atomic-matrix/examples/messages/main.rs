@@ -3,6 +3,10 @@
 //! Half of the processes post, the others read; every reader sees every message. With `--verify` each
 //! message's payload carries its poster, its number and words that depend on both, and readers check all of
 //! it: none lost, none twice, none out of its poster's order, none changed.
+//!
+//! ```sh
+//! cargo run --release --example messages -- --count 10000000 --processes 2 --verify
+//! ```
 
 use anyhow::{Context, Result, bail, ensure};
 use atomic_matrix::{Matrix, Message, Start, WaitStrategy};
