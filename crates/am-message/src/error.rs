@@ -172,7 +172,9 @@ pub enum ResponseError {
 pub enum PostError {
     /// A reader of a lossless topic, or a group, even one without members, has to be done with the oldest message
     /// first; or readers of a lossy one hold too many that were overrun.
-    #[error("no room: a reader, or a group (even one without members), has not done the oldest message")]
+    #[error(
+        "no room: a reader, or a group (even one without members), has not done the oldest message"
+    )]
     Full,
     /// There is no memory for it, or it is too long.
     #[error("no memory for the message: {0}")]
