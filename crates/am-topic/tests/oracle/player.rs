@@ -339,18 +339,19 @@ impl<'a> Player<'a> {
         }
         let owner = self.new_owner();
         let (oldest, next) = (self.oldest(), self.next());
-        let (start, cursor) = match start {
-            0..100 => (Start::Earliest, oldest),
-            100..200 => (Start::Latest, next),
+        let (start, cursor, missed) = match start {
+            0..100 => (Start::Earliest, oldest, 0),
+            100..200 => (Start::Latest, next, 0),
             _ => {
                 // Up to a little beyond both ends.
                 let at = (next + 20).saturating_sub(2 * (start - 200));
-                (Start::At(Seq(at)), at.clamp(oldest, next))
+                // What it asked for and is gone, it has missed.
+                (Start::At(Seq(at)), at.clamp(oldest, next), oldest.saturating_sub(at))
             }
         };
         let reader = self.topic.reader(owner, start).expect("few read");
         assert_eq!(reader.cursor(), Seq(cursor));
-        self.watches.push(Watch { reader: Some(reader), owner, cursor, missed: 0, held: None });
+        self.watches.push(Watch { reader: Some(reader), owner, cursor, missed, held: None });
     }
 
     /// Takes out a living reader.
