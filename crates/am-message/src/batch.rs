@@ -157,9 +157,9 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         }
         posted.last = written.last().map(|claim| claim.seq()).or(posted.last);
         posted.count += written.len() as u64;
-        // From the last one on: when a reader sees the first, all are there, and it does not look at lines that are
-        // being written.
-        written.into_iter().rev().for_each(|claim| _ = claim.publish());
+        // All at the end: a reader looks less at lines that are being written. And in order: should this process die here,
+        // what is there is a beginning.
+        written.into_iter().for_each(|claim| _ = claim.publish());
         run.values.drain(..sent);
         self.shared.rouse();
         result

@@ -291,8 +291,8 @@ impl<'a> Hand<'a> {
                 written.push(claim);
             }
         }
-        // From the last one on, as batches are published.
-        written.into_iter().rev().for_each(|claim| _ = claim.publish());
+        // All at the end, as batches are published.
+        written.into_iter().for_each(|claim| _ = claim.publish());
         true
     }
 
