@@ -50,6 +50,7 @@ mod kind;
 mod layout_hash;
 pub mod message;
 mod owned;
+mod pick;
 mod poster;
 mod reader;
 mod service;
