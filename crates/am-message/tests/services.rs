@@ -247,7 +247,8 @@ fn service_is_known_by_what_it_carries() {
     let told = topic.unwrap_err().to_string();
     assert_eq!(told, "\"s\": what has that name is a service, not a topic");
     Topic::<u64>::builder(&matrix, "topic").create().unwrap();
-    let told = Service::<u64, u64>::builder(&matrix, "topic").open_or_create().unwrap_err().to_string();
+    let told =
+        Service::<u64, u64>::builder(&matrix, "topic").open_or_create().unwrap_err().to_string();
     assert_eq!(told, "\"topic\": what has that name is a topic, not a service");
     for clients in [0, 65] {
         let none = Service::<u64, u64>::builder(&matrix, "t").clients(clients).create();

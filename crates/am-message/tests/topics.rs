@@ -1,7 +1,9 @@
 //! Topics over a matrix: post, inquire, read, by threads of one process.
 
 use am_matrix::{Arena, Matrix, plan};
-use am_message::{BadMessage, Message, MessageSet, PostError, Seq, Start, Topic, TopicError, WaitStrategy};
+use am_message::{
+    BadMessage, Message, MessageSet, PostError, Seq, Start, Topic, TopicError, WaitStrategy,
+};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -77,8 +79,11 @@ fn message_is_got_as_its_kind_and_as_no_other() {
     assert_eq!((kept.is::<Tick>(), kept.get::<Tick>()), (true, Ok(Some(&tick))));
 
     let batch = reader.read_many(10);
-    let ticks: Vec<&Tick> =
-        batch.iter().filter_map(|item| item.get::<Tick>().transpose()).map(Result::unwrap).collect();
+    let ticks: Vec<&Tick> = batch
+        .iter()
+        .filter_map(|item| item.get::<Tick>().transpose())
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(ticks, [&tick]);
     assert_eq!(batch.iter().filter(|item| item.is::<str>()).count(), 1);
 }
