@@ -2,7 +2,8 @@
 //!
 //! A row is a name, a layout ([`Stage::lay`](crate::stage::Stage::lay)), and what the actor does, which it marks with
 //! [`Actor::mark`](crate::acts::Actor::mark). Actors work on the sectors directly; those with a thread cache
-//! are in `cache_ops`, those on common blocks and names in `common_ops`, those on topics in `topic_ops`. What must be true of a killed actor follows from a few words beside it: what
+//! are in `cache_ops`, those on common blocks and names in `common_ops`, those on topics in `topic_ops`, those on services
+//! in `service_ops`. What must be true of a killed actor follows from a few words beside it: what
 //! becomes of the blocks it was given, and how many it gives away to nobody.
 
 use atomic_matrix::SectorId;
@@ -15,9 +16,10 @@ use crate::acts::{
 };
 use crate::cache_ops;
 use crate::common_ops::{self, Commons};
+use crate::scene::Plot;
+use crate::service_ops;
 use crate::stage::Shape;
 use crate::topic_ops;
-use crate::topic_plot::Plot;
 
 /// The actor whose operation is interrupted.
 pub const A: usize = 0;
@@ -94,7 +96,7 @@ pub struct Op {
     pub full: bool,
     /// Common blocks that there must be.
     pub commons: Commons,
-    /// The topic that there is, and what must become of it.
+    /// The topic or service that there is, and what must become of it.
     pub plot: Option<Plot>,
     /// What the survivor does meanwhile.
     pub meanwhile: Option<Meanwhile>,
@@ -141,8 +143,8 @@ impl Op {
         Self { strays, ..self }
     }
 
-    pub(crate) fn plot(self, plot: Plot) -> Self {
-        Self { plot: Some(plot), ..self }
+    pub(crate) fn plot(self, plot: impl Into<Plot>) -> Self {
+        Self { plot: Some(plot.into()), ..self }
     }
 
     pub(crate) fn commons(self, commons: Commons) -> Self {
@@ -198,6 +200,7 @@ pub fn all() -> Vec<Op> {
     common_ops::all(small, &mut ops);
     common_ops::all(Shape::Three, &mut ops);
     topic_ops::all(&mut ops);
+    service_ops::all(&mut ops);
     ops
 }
 
@@ -211,6 +214,7 @@ pub fn pairs() -> Vec<Op> {
     }
     cache_ops::pairs(Shape::Only(SectorId::Small), &mut pairs);
     topic_ops::pairs(&mut pairs);
+    service_ops::pairs(&mut pairs);
     pairs
 }
 

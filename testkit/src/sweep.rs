@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use atomic_matrix::Matrix;
@@ -21,7 +20,7 @@ use crate::acts::Actor;
 use crate::ops::{A, B, C, Kind, Meanwhile, Op};
 use crate::stage::{Name, Stage};
 use crate::stepper::{Step, Stepper};
-use crate::topic_scene::Scene;
+use crate::scene::Scene;
 
 /// Instructions that an operation may take.
 const STEPS_MAX: u64 = 2_000_000;
@@ -160,7 +159,7 @@ pub(crate) fn rehearse(op: &Op) -> Result<(Trace, Script)> {
 /// Steps through the whole operation of an actor, and looks at the shared state after each step.
 fn pass(op: &Op, script: Script, number: usize) -> Result<Trace> {
     let ground = Ground::new(op)?;
-    let mut stage = ground.stage(op)?;
+    let (mut stage, _scene) = ground.stage(op)?;
     let mut child = ground.start(op, stage.as_ref(), A)?;
     if number == C {
         child = ground.start(op, stage.as_ref(), C)?;
@@ -204,7 +203,7 @@ fn pass(op: &Op, script: Script, number: usize) -> Result<Trace> {
 /// Kills the actor at instruction `at`, and judges.
 fn kill_at(op: &Op, script: Script, at: u64, trace: &Trace, care: Care) -> Result<u64> {
     let ground = Ground::new(op)?;
-    let mut stage = ground.stage(op)?;
+    let (mut stage, scene) = ground.stage(op)?;
     let mut child = ground.start(op, stage.as_ref(), A)?;
     ground.kill_victim(op, stage.as_ref(), script)?;
     if let Some(pause) = script.meanwhile_at.filter(|&pause| pause <= at) {
@@ -227,10 +226,10 @@ fn kill_at(op: &Op, script: Script, at: u64, trace: &Trace, care: Care) -> Resul
     child.kill()?;
     ground.look_at_name(op, when)?;
     match &mut stage {
-        Some(stage) => judge(stage, op, when, care),
+        Some(stage) => judge(stage, scene, op, when, care),
         None => {
             let matrix = ground.open_or_create(op).context("the survivor's open")?;
-            judge(&mut Stage::lay(&matrix, op.shape, "")?, op, when, care)
+            judge(&mut Stage::lay(&matrix, op.shape, "")?, None, op, when, care)
         }
     }
 }
@@ -261,14 +260,16 @@ impl Ground {
         Ok(Self { name, matrix })
     }
 
-    pub(crate) fn stage(&self, op: &Op) -> Result<Option<Stage<'_>>> {
-        let Some(matrix) = &self.matrix else { return Ok(None) };
+    /// Lays the heap out, and sets the scene on it, if there is one.
+    pub(crate) fn stage(&self, op: &Op) -> Result<(Option<Stage<'_>>, Option<Scene>)> {
+        let Some(matrix) = &self.matrix else { return Ok((None, None)) };
         let mut stage = Stage::lay(matrix, op.shape, op.layout)?;
         if op.spoiled {
             stage.spoil_hints()?;
         }
-        stage.scene = op.plot.map(|plot| Scene::set(matrix, plot)).transpose()?.map(Mutex::new);
-        Ok(Some(stage))
+        let scene = op.plot.map(|plot| Scene::set(matrix, plot)).transpose()?;
+        stage.cue = scene.as_ref().map(Scene::cue).unwrap_or_default();
+        Ok((Some(stage), scene))
     }
 
     /// Starts an actor, up to its mark.

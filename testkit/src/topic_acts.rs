@@ -1,11 +1,12 @@
 //! What actors do with a topic. They have thread caches, as users do.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use atomic_matrix::{Matrix, PostError, Poster, Reader, ReaderId, Start, Topic};
 
 use crate::acts::Actor;
+use crate::letter::{fill, payload};
 use crate::topic_plot::{GROUP, NAME};
-use crate::topic_scene::{LEN_BYTES, fill, payload};
+use crate::topic_scene::LEN_BYTES;
 
 /// Length of a message that no other's block fits.
 const OTHER_BYTES: usize = LEN_BYTES + 32;
@@ -40,9 +41,7 @@ fn member(actor: &Actor<'_>) -> Result<Reader<[u8]>> {
 
 /// The survivor's reader, as others follow it.
 fn witness(actor: &Actor<'_>) -> Result<ReaderId> {
-    let scene = actor.stage.and_then(|stage| stage.scene.as_ref()).context("no topic")?;
-    let scene = scene.lock().map_err(|_| anyhow!("a thread panicked"))?;
-    scene.witness_id().context("no witness")
+    actor.stage.and_then(|stage| stage.cue.witness).context("no witness")
 }
 
 pub(crate) fn create(actor: &Actor<'_>) -> Result<()> {

@@ -79,7 +79,7 @@ fn groups(ops: &mut Vec<Op>) {
     let opened = GroupPlot { survivor_joins: false, ..GroupPlot::delivers((0, 0)) };
     let is_done = Count { before: 0, during: 1 };
     let ends = GroupPlot { done: is_done, ..GroupPlot::delivers((1, 1)) };
-    let again = GroupPlot { returned: true, ..GroupPlot::delivers((1, 2)) };
+    let again = GroupPlot { returned: 1, ..GroupPlot::delivers((1, 2)) };
     ops.extend([
         op("open-group", join_group, Plot::LOSSLESS.group(opened)),
         op("close-group", close_group, Plot::LOSSLESS.group(opened)),
@@ -97,7 +97,7 @@ fn groups(ops: &mut Vec<Op>) {
 fn recoveries(ops: &mut Vec<Op>) {
     let (lossless, lossy) = (Plot::LOSSLESS, Plot::LOSSY);
     let group = lossless.group(GroupPlot::delivers((0, 1)));
-    let again = lossless.group(GroupPlot { returned: true, ..GroupPlot::delivers((1, 2)) });
+    let again = lossless.group(GroupPlot { returned: 1, ..GroupPlot::delivers((1, 2)) });
     for (name, victim, plot, parts) in [
         ("post", post as Act, lossless.victim(1, 1), &[20, 40, 60, 80, 100][..]),
         ("post-many", post_many, lossless.victim(1, MANY), &[30, 45, 60, 75, 90]),

@@ -46,8 +46,8 @@ pub(crate) enum Holds {
 pub(crate) struct GroupPlot {
     /// The survivor is a member from the message on that the plot names; else it joins after the death.
     pub survivor_joins: bool,
-    /// It has given back the first message.
-    pub returned: bool,
+    /// It has given back so many messages, from the first on.
+    pub returned: u64,
     /// Messages that the actor is done with, from the first on.
     pub done: Count,
     /// How often the next one after those done before was delivered, before the operation and after it.
@@ -58,7 +58,7 @@ impl GroupPlot {
     /// A group of which the actor touches at most the first message, which is delivered so often before and after.
     pub const fn delivers(attempts: (u8, u8)) -> Self {
         let done = Count { before: 0, during: 0 };
-        Self { survivor_joins: true, returned: false, done, attempts }
+        Self { survivor_joins: true, returned: 0, done, attempts }
     }
 
     /// How often a message may have been delivered in vain.

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 
 use am_matrix::TOPIC_KIND;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use atomic_matrix::{Matrix, Offset, PostError, Poster, Reader, ReaderId, Seq, Start, Topic};
 
 use crate::accounts::When;
+use crate::letter::{self, SURVIVOR, payload, read};
 use crate::ops::{A, B, C, Op};
-use crate::pattern;
 use crate::product;
 use crate::stage::Stage;
 use crate::topic_plot::{Count, GROUP, Holds, NAME, Plot};
@@ -21,8 +21,6 @@ use crate::topic_plot::{Count, GROUP, Holds, NAME, Plot};
 pub(crate) const SLOTS: u64 = 128;
 /// Bytes of the survivor's messages: of three granules, as the actors' mostly are.
 pub(crate) const LEN_BYTES: usize = 64;
-/// Who posted: actors have their numbers.
-const SURVIVOR: usize = 3;
 /// Posters, and readers, of one topic.
 const SEATS: usize = 64;
 
@@ -159,7 +157,7 @@ impl Scene {
     }
 
     fn return_if_told(&mut self) -> Result<()> {
-        if self.plot.group.is_some_and(|group| group.returned) {
+        for _ in 0..self.plot.group.map_or(0, |group| group.returned) {
             let member = self.member.as_mut().context("there is no member")?;
             member.try_read().context("nothing to return")?.nack();
         }
@@ -363,21 +361,8 @@ impl Scene {
             commons == 1 + messages,
             "{commons} blocks for {messages} messages and their topic"
         );
-        // SAFETY: the survivor is the only one that lives, and has no handle on it any more.
-        unsafe { matrix.remove_named(NAME, TOPIC_KIND) }?.free()?;
-        for sector in &stage.geometry().sectors {
-            for granule in 0..u64::from(sector.granules) {
-                let at_bytes = sector.data_bytes + (granule << sector.granule_shift) + 32;
-                let offset = Offset::from_bytes(at_bytes)?;
-                if matrix.common(offset).is_err() {
-                    continue;
-                }
-                // SAFETY: as above.
-                let block = unsafe { matrix.adopt_common(offset) }?;
-                read(&block).context("a message of the last turn")?;
-                block.free()?;
-            }
-        }
+        let found = letter::free_all(stage, NAME, TOPIC_KIND)?;
+        ensure!(found == messages, "{found} blocks hold messages, not {messages}");
         Ok(())
     }
 }
@@ -395,30 +380,4 @@ fn drain(reader: &mut Reader<[u8]>, into: &mut Vec<Seen>) -> Result<()> {
         into.push(Seen { seq, owner, index, attempts });
     }
     Ok(())
-}
-
-/// A message of an actor's, or the survivor's, as the `index`th of his.
-pub(crate) fn payload(owner: usize, index: u64, len_bytes: usize) -> Vec<u8> {
-    let mut payload = vec![0; len_bytes];
-    fill(&mut payload, owner, index);
-    payload
-}
-
-/// Makes bytes such a message.
-pub(crate) fn fill(payload: &mut [u8], owner: usize, index: u64) {
-    let (head, rest) = payload.split_at_mut(8);
-    head.copy_from_slice(&((owner as u64) << 32 | index).to_le_bytes());
-    pattern::fill(rest, pattern::key(10 + owner as u32, index));
-}
-
-/// Tells whose message it is, and which.
-fn read(payload: &[u8]) -> Result<(usize, u64)> {
-    let Some((head, rest)) = payload.split_first_chunk::<8>() else {
-        bail!("{} bytes are no message", payload.len())
-    };
-    let head = u64::from_le_bytes(*head);
-    let (owner, index) = ((head >> 32) as usize, head & u64::from(u32::MAX));
-    let holds = owner <= SURVIVOR && pattern::holds(rest, pattern::key(10 + owner as u32, index));
-    ensure!(holds, "the payload has changed");
-    Ok((owner, index))
 }
