@@ -7,8 +7,8 @@ use crate::common_ops::judge_commons;
 use crate::ops::{A, B, Fate, Op};
 use crate::pattern;
 use crate::product::{self, Recovered};
-use crate::stage::{Given, Shape, Stage};
 use crate::scene::Scene;
+use crate::stage::{Given, Shape, Stage};
 
 /// Calls of recovery before it counts as endless.
 const RECOVERIES_MAX: usize = 4;
@@ -52,7 +52,7 @@ pub fn judge(
         Care::Recover => recover(stage.matrix)?,
         Care::WorkAndRecover => {
             work(stage, op.full).context("before recovery")?;
-            scene.as_mut().map_or(Ok(()), |scene| scene.go_on(when))?;
+            scene.as_mut().map_or(Ok(()), |scene| scene.go_on(stage.matrix, when))?;
             recover(stage.matrix)?
         }
         Care::Neglect => Recovered::default(),

@@ -70,7 +70,10 @@ impl Asker {
                     Ok(Some(response)) => {
                         let (responder, answered) = read(response.bytes())?;
                         let right = answered == answer_to(*owner, *index);
-                        ensure!(right, "request {index} of {owner} got the answer to {answered:#x}");
+                        ensure!(
+                            right,
+                            "request {index} of {owner} got the answer to {answered:#x}"
+                        );
                         Some(responder)
                     }
                     Err(ResponseError::Unanswered) => None,

@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod acts;
 mod asker;
+mod bells;
 mod cache_acts;
 mod cache_ops;
 mod common_ops;
@@ -22,6 +23,8 @@ mod service_acts;
 mod service_ops;
 pub mod service_plot;
 pub mod service_scene;
+mod sleep_acts;
+mod sleep_ops;
 pub mod soak;
 pub mod stage;
 pub mod stepper;

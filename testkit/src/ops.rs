@@ -2,8 +2,8 @@
 //!
 //! A row is a name, a layout ([`Stage::lay`](crate::stage::Stage::lay)), and what the actor does, which it marks with
 //! [`Actor::mark`](crate::acts::Actor::mark). Actors work on the sectors directly; those with a thread cache
-//! are in `cache_ops`, those on common blocks and names in `common_ops`, those on topics in `topic_ops`, those on services
-//! in `service_ops`. What must be true of a killed actor follows from a few words beside it: what
+//! are in `cache_ops`, those on common blocks and names in `common_ops`, those on topics in `topic_ops` and
+//! `sleep_ops`, those on services in `service_ops`. What must be true of a killed actor follows from a few words beside it: what
 //! becomes of the blocks it was given, and how many it gives away to nobody.
 
 use atomic_matrix::SectorId;
@@ -18,6 +18,7 @@ use crate::cache_ops;
 use crate::common_ops::{self, Commons};
 use crate::scene::Plot;
 use crate::service_ops;
+use crate::sleep_ops;
 use crate::stage::Shape;
 use crate::topic_ops;
 
@@ -105,6 +106,8 @@ pub struct Op {
     pub victim: Option<(Act, u64)>,
     /// What actor B does from beginning to end while actor A sleeps.
     pub beside: Option<Beside>,
+    /// It sleeps in the kernel: it is killed in the middle of system calls, too.
+    pub dozes: bool,
     /// It takes long and tells little that others do not: only where all is asked for.
     pub thorough: bool,
     /// Of what would be interrupted in the gate only every so-manyth instruction is, and both ends.
@@ -130,6 +133,7 @@ impl Op {
             meanwhile: None,
             victim: None,
             beside: None,
+            dozes: false,
             thorough: false,
             stride: 1,
         }
@@ -151,7 +155,7 @@ impl Op {
         Self { commons, ..self }
     }
 
-    fn named(self) -> Self {
+    pub(crate) fn named(self) -> Self {
         Self { named: true, ..self }
     }
 
@@ -169,6 +173,10 @@ impl Op {
 
     pub(crate) fn thorough_if(self, thorough: bool) -> Self {
         Self { thorough, ..self }
+    }
+
+    pub(crate) fn dozes(self) -> Self {
+        Self { dozes: true, ..self }
     }
 
     pub(crate) fn stride(self, stride: usize) -> Self {
@@ -200,6 +208,7 @@ pub fn all() -> Vec<Op> {
     common_ops::all(small, &mut ops);
     common_ops::all(Shape::Three, &mut ops);
     topic_ops::all(&mut ops);
+    sleep_ops::all(&mut ops);
     service_ops::all(&mut ops);
     ops
 }

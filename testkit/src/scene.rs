@@ -55,9 +55,9 @@ impl Scene {
     ///
     /// # Errors
     /// Somebody waits, or a message has changed.
-    pub fn go_on(&mut self, when: When) -> Result<()> {
+    pub fn go_on(&mut self, matrix: &Matrix, when: When) -> Result<()> {
         match self {
-            Self::Topic(scene) => scene.go_on(when),
+            Self::Topic(scene) => scene.go_on(matrix, when),
             Self::Service(scene) => scene.go_on(when),
         }
     }

@@ -169,6 +169,8 @@ impl Scene {
     ) -> Result<()> {
         self.find(stage.matrix, when)?;
         self.served.retain(|served| served.owner != HEIR);
+        // Looking for its response the client takes note of all that came.
+        self.asker()?.ask().context("after recovery")?;
         self.serve()?;
         self.asker()?.take()?;
         let waiting = self.asker()?.waiting();
@@ -265,7 +267,8 @@ impl Scene {
             }
         }
         let of_victim = if op.victim.is_some() { self.plot.victim.0 } else { 0 };
-        for (owner, allowed) in [(A, self.plot.asks.allowed(when)), (B, 0..=0), (C, 0..=of_victim)] {
+        for (owner, allowed) in [(A, self.plot.asks.allowed(when)), (B, 0..=0), (C, 0..=of_victim)]
+        {
             let count = next[owner];
             ensure!(allowed.contains(&count), "{count} requests of {owner}, not {allowed:?}");
         }
@@ -279,7 +282,10 @@ impl Scene {
         let of_dead = self.served.iter().filter(|served| served.owner < SURVIVOR).count() as u64;
         let known = self.asker()?.asked + self.heirs + of_dead + self.plot.asks_itself;
         let requested = self.service()?.requested();
-        ensure!(requested == known + missed, "{requested} requests: {known} known, {missed} missed");
+        ensure!(
+            requested == known + missed,
+            "{requested} requests: {known} known, {missed} missed"
+        );
         let others = op.victim.is_some() || op.beside.is_some();
         let (requests, responses) = match when == When::Amid || others {
             true => self.plot.claims_max,

@@ -112,6 +112,8 @@ impl Drop for Name {
     fn drop(&mut self) {
         // Error: there is no such file, which is what is wanted.
         let _ = std::fs::remove_file(self.path());
+        // Of readers that died with an operation that did not end as it must.
+        am_shm::Bell::sweep(&self.path());
     }
 }
 

@@ -200,6 +200,25 @@ impl Stepper {
         Ok(count)
     }
 
+    /// Begins the next instruction, a system call, and leaves the child in it if it sleeps there; else it is over.
+    ///
+    /// # Errors
+    /// It neither sleeps nor ends.
+    pub fn enter(&mut self) -> Result<()> {
+        ptrace::step(self.tracee, None)?;
+        let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECONDS.into());
+        while Instant::now() < deadline {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.tracee))?;
+            // Behind the name, which may have any letters in it.
+            let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+            if matches!(state, Some('S' | 't')) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        bail!("a system call neither sleeps nor ends")
+    }
+
     /// Returns the number of instructions run since the stretch began.
     #[must_use]
     pub fn count(&self) -> u64 {

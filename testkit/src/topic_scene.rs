@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use atomic_matrix::{Matrix, Offset, PostError, Poster, Reader, ReaderId, Seq, Start, Topic};
 
 use crate::accounts::When;
+use crate::bells;
 use crate::letter::{self, SURVIVOR, payload, read};
 use crate::ops::{A, B, C, Op};
 use crate::product;
@@ -48,6 +49,10 @@ pub struct Scene {
     member: Option<Reader<[u8]>>,
     holder: Option<Holder>,
     follower: Option<Reader<[u8]>>,
+    /// Waits for its bell.
+    listener: Option<Reader<[u8]>>,
+    /// The listener was rung since.
+    is_rung: bool,
     /// Messages that the survivor posted.
     own: u64,
     /// What the witness saw, and the member got.
@@ -69,6 +74,8 @@ impl Scene {
             member: None,
             holder: None,
             follower: None,
+            listener: None,
+            is_rung: false,
             own: 0,
             seen: Vec::new(),
             taken: Vec::new(),
@@ -80,6 +87,7 @@ impl Scene {
             scene.post_until(plot.posted)?;
             scene.let_go_if_told(matrix)?;
             scene.return_if_told()?;
+            scene.listen_if_told()?;
         }
         Ok(scene)
     }
@@ -164,6 +172,36 @@ impl Scene {
         Ok(())
     }
 
+    fn listen_if_told(&mut self) -> Result<()> {
+        if self.plot.listens {
+            let mut listener = self.topic()?.reader().with_bell().open()?;
+            ensure!(listener.arm()?, "there is something to read already");
+            self.listener = Some(listener);
+        }
+        Ok(())
+    }
+
+    /// Whoever waits is woken, whatever the dead left: by the post that was ended, and by the next ones.
+    fn judge_waiting(&mut self, matrix: &Matrix, when: When) -> Result<()> {
+        if let Some(listener) = &self.listener
+            && when == When::After
+            && self.plot.posts.during > 0
+        {
+            let is_told = listener.bell().context("it has a bell")?.drain()?;
+            ensure!(is_told || self.is_rung, "who posted rang nobody");
+        }
+        if let Some(mut listener) = self.listener.take() {
+            bells::judge_ring(&mut listener, || self.post())?;
+            self.is_rung = true;
+            self.listener = Some(listener);
+        }
+        if self.plot.naps {
+            let (topic, is_armed) = (self.topic()?.clone(), self.listener.is_some());
+            bells::judge_sleep(matrix, &topic, is_armed, || self.post())?;
+        }
+        Ok(())
+    }
+
     /// How others follow the witness.
     pub(crate) fn witness_id(&self) -> Option<ReaderId> {
         self.witness.as_ref()?.id()
@@ -173,7 +211,7 @@ impl Scene {
     ///
     /// # Errors
     /// There is no room where there must be some, or a message has changed.
-    pub(crate) fn go_on(&mut self, when: When) -> Result<()> {
+    pub(crate) fn go_on(&mut self, matrix: &Matrix, when: When) -> Result<()> {
         if self.topic.is_none() {
             return Ok(());
         }
@@ -182,6 +220,7 @@ impl Scene {
             Err(error) if self.plot.full && is_full(&error) => {}
             posted => posted.context("beside the dead")?,
         }
+        self.judge_waiting(matrix, when).context("beside the dead")?;
         self.read_all()
     }
 
@@ -235,6 +274,8 @@ impl Scene {
         claims: u64,
     ) -> Result<()> {
         self.find(stage.matrix, when)?;
+        self.judge_waiting(stage.matrix, when)?;
+        self.listener = None;
         self.read_all()?;
         self.stop_following()?;
         self.let_go(stage.matrix)?;
@@ -328,10 +369,14 @@ impl Scene {
         let allowed = group.done.allowed(when);
         let right = in_order && allowed.contains(&(done.len() as u64));
         ensure!(right, "nobody of the group got {done:?}; {allowed:?} were done");
-        let subject = Seq(self.plot.joined + group.done.before);
+        let first = self.plot.joined + group.done.before;
+        let subject = Seq(first + group.given_back);
         let loose = op.victim.is_some() || op.beside.is_some();
         for (seq, attempts) in taken {
-            let allowed = group.attempts_allowed(seq == subject, loose, when);
+            let allowed = match (first..subject.0).contains(&seq.0) {
+                true => 1..=1,
+                false => group.attempts_allowed(seq == subject, loose, when),
+            };
             ensure!(allowed.contains(&attempts), "{seq} came after {attempts} attempts");
         }
         Ok(())
@@ -343,6 +388,8 @@ impl Scene {
         product::alone(matrix)?;
         drop((self.poster.take(), self.witness.take(), self.member.take()));
         let topic = self.topic()?;
+        bells::judge_sets(matrix)?;
+        bells::judge_bells(matrix, topic)?;
         let posters = (0..SEATS).map(|_| topic.poster()).collect::<Result<Vec<_>, _>>();
         let readers = (0..SEATS).map(|_| topic.reader().open()).collect::<Result<Vec<_>, _>>();
         let (posters, readers) = (posters.context("posters")?, readers.context("readers")?);
