@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use am_matrix::TOPIC_KIND;
 use am_shm::Berth;
+use am_topic::{SEATS, SeatSet};
 use anyhow::{Context, Result, anyhow, ensure};
 use atomic_matrix::{Matrix, Reader, Topic};
 
@@ -54,22 +55,32 @@ pub(crate) fn judge_sleep(
     Ok(())
 }
 
-/// Checks that nobody is said to sleep, or to follow others, or to wait for a bell any more.
+/// Readers, as the sets of a topic's seats should have them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Living {
+    /// Those that may sleep.
+    pub nappers: usize,
+    /// Those that follow others.
+    pub followers: usize,
+    /// Those that may wait for a bell.
+    pub listeners: usize,
+}
+
+/// Checks that nobody but the living is said to sleep, or to follow others, or to wait for a bell.
 ///
 /// # Errors
-/// Somebody is.
-pub(crate) fn judge_sets(matrix: &Matrix) -> Result<()> {
+/// Somebody is, or a living one is not.
+pub(crate) fn judge_sets(matrix: &Matrix, living: Living) -> Result<()> {
     let common = matrix.open_named(NAME, TOPIC_KIND)?;
     // SAFETY: as above.
     let words = unsafe { matrix.open_topics(common.offset()) }?.next();
     let words = words.context("no topic lies there")??;
-    for (set, who) in [
-        (words.nappers(), "may sleep"),
-        (words.followers(), "follows others"),
-        (words.armed(), "waits for its bell"),
-    ] {
-        ensure!(set.is_empty(), "somebody who {who} is there, and no reader");
-    }
+    let count = |set: SeatSet<'_>| (0..SEATS as u32).filter(|&seat| set.contains(seat)).count();
+    let (nappers, followers) = (count(words.nappers()), count(words.followers()));
+    ensure!(nappers == living.nappers, "{nappers} readers may sleep, not {}", living.nappers);
+    ensure!(followers == living.followers, "{followers} follow, not {}", living.followers);
+    let armed = count(words.armed());
+    ensure!(armed <= living.listeners, "{armed} wait for bells, {} may", living.listeners);
     Ok(())
 }
 

@@ -12,11 +12,9 @@ use crate::stage::Shape;
 
 /// The survivor holds a block beside the service's.
 const LAYOUT: &str = "S2";
-/// Of a service's points in the gate every so-manyth is one: most of an opening is looks at seats.
-const STRIDE: usize = 2;
 
 fn op(name: &str, act: Act, plot: Plot) -> Op {
-    Op::new(name, Shape::Service, LAYOUT, act).plot(plot).stride(STRIDE)
+    Op::new(name, Shape::Service, LAYOUT, act).plot(plot)
 }
 
 /// Returns the rows of the table.
@@ -30,7 +28,7 @@ fn clients(ops: &mut Vec<Op>) {
     let (in_ring, in_blocks) = (Plot::IN_RING, Plot::IN_BLOCKS);
     ops.extend([
         // It writes every word of the service.
-        op("create", create, Plot::NONE_YET).thorough_if(true),
+        op("create", create, Plot::NONE_YET).thorough_if(true).stride(16),
         op("open", open, in_ring),
         op("open-client", open_client, in_ring),
         op("drop-client", drop_client, in_ring.asks(1, 0)),
@@ -91,7 +89,7 @@ pub(crate) fn pairs(pairs: &mut Vec<Op>) {
     let in_ring = Plot::IN_RING;
     pairs.extend([
         row("ask-respond", ask, respond, in_ring.asks(1, 1).beside(1)),
-        row("respond-respond", respond, respond, in_ring.answers().beside(1)),
+        row("respond-respond", respond, respond, in_ring.answers().beside(1)).thorough_if(false),
         row("respond-recover", respond, recover, in_ring.answers()),
         row("receive-give-back", receive, give_back, in_ring.delivers(0, 2)),
     ]);

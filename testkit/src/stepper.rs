@@ -25,6 +25,8 @@ use nix::unistd::{ForkResult, Pid, alarm, fork, gettid};
 
 /// Seconds that a child may go without a stop before it counts as hung.
 const PATIENCE_SECONDS: u32 = 20;
+/// Instructions after which patience begins anew: a child that goes on is not hung.
+const STEPS_PER_ALARM: u64 = 4096;
 /// Signals from outside that interrupt one step.
 const OUTSIDERS_MAX: u32 = 1000;
 /// Bytes of the child's last words.
@@ -184,6 +186,9 @@ impl Stepper {
             return Ok(Step::Ended);
         }
         self.steps += 1;
+        if self.steps.is_multiple_of(STEPS_PER_ALARM) {
+            alarm::set(PATIENCE_SECONDS);
+        }
         Ok(Step::Done)
     }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use atomic_matrix::{Matrix, Offset, PostError, Poster, Reader, ReaderId, Seq, Start, Topic};
 
 use crate::accounts::When;
-use crate::bells;
+use crate::bells::{self, Living};
 use crate::letter::{self, SURVIVOR, payload, read};
 use crate::ops::{A, B, C, Op};
 use crate::product;
@@ -181,6 +181,17 @@ impl Scene {
         Ok(())
     }
 
+    fn living(&self) -> Living {
+        let holder = self.holder.as_ref().map(|holder| &holder.reader);
+        let (follower, listener) = (self.follower.as_ref(), self.listener.as_ref());
+        let alone = [self.witness.as_ref(), self.member.as_ref(), holder];
+        Living {
+            nappers: alone.into_iter().chain([follower, listener]).flatten().count(),
+            followers: follower.into_iter().count(),
+            listeners: listener.into_iter().count(),
+        }
+    }
+
     /// Whoever waits is woken, whatever the dead left: by the post that was ended, and by the next ones.
     fn judge_waiting(&mut self, matrix: &Matrix, when: When) -> Result<()> {
         if let Some(listener) = &self.listener
@@ -274,6 +285,7 @@ impl Scene {
         claims: u64,
     ) -> Result<()> {
         self.find(stage.matrix, when)?;
+        bells::judge_sets(stage.matrix, self.living())?;
         self.judge_waiting(stage.matrix, when)?;
         self.listener = None;
         self.read_all()?;
@@ -388,7 +400,7 @@ impl Scene {
         product::alone(matrix)?;
         drop((self.poster.take(), self.witness.take(), self.member.take()));
         let topic = self.topic()?;
-        bells::judge_sets(matrix)?;
+        bells::judge_sets(matrix, Living::default())?;
         bells::judge_bells(matrix, topic)?;
         let posters = (0..SEATS).map(|_| topic.poster()).collect::<Result<Vec<_>, _>>();
         let readers = (0..SEATS).map(|_| topic.reader().open()).collect::<Result<Vec<_>, _>>();

@@ -290,3 +290,30 @@ fn take<T>(from: &mut Vec<T>, which: u8) -> Option<T> {
     let at = usize::from(which).checked_rem(from.len())?;
     Some(from.swap_remove(at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::bed::Bed;
+    use super::super::step::Step;
+    use super::super::sweep;
+    use super::*;
+
+    #[test]
+    fn steps_of_a_service_without_damage_are_hardly_refused() {
+        let bed = Bed::guarded(576 << 10, (40, 30)).expect("memory");
+        let handles = [bed.attach().expect("new"), bed.attach().expect("new")];
+        let mut player = Player::new(&bed, &handles);
+        let asks = sweep::before_service().into_iter().chain(sweep::after_service());
+        for step in asks {
+            match step {
+                Step::Ask(asking) => player.ask(asking).expect("nothing is broken"),
+                Step::Do(operation) => player.perform(operation).expect("nothing is broken"),
+                other => panic!("{other:?} is not about a service"),
+            }
+        }
+        let calls = player.calls;
+        player.finish().expect("nothing is broken");
+        // A receive when all requests are in hand, a client where there are two already.
+        assert!(calls.made > 60 && calls.refused < 12, "{calls:?}");
+    }
+}
