@@ -27,10 +27,8 @@ pub(crate) fn judge_sleep(
     is_armed: bool,
     mut post: impl FnMut() -> Result<()>,
 ) -> Result<()> {
-    let common = matrix.open_named(NAME, TOPIC_KIND)?;
-    // SAFETY: it is used as a topic only, and nobody takes it away as long as the survivor judges.
-    let words = unsafe { matrix.open_topics(common.offset()) }?.next();
-    let words = words.context("no topic lies there")??;
+    let words = words(matrix, NAME, TOPIC_KIND)?;
+    let words = words.first().context("no topic lies there")?;
     let berth = Berth::new(words.asleep(), words.wakes());
     // What the dead left costs one post a call, no more.
     post()?;
@@ -66,15 +64,26 @@ pub(crate) struct Living {
     pub listeners: usize,
 }
 
-/// Checks that nobody but the living is said to sleep, or to follow others, or to wait for a bell.
+/// The topics of a name, one after the other.
+fn words<'m>(matrix: &'m Matrix, name: &str, kind: u32) -> Result<Vec<am_topic::Topic<'m>>> {
+    let common = matrix.open_named(name, kind)?;
+    // SAFETY: it is used as topics only, and nobody takes it away as long as the survivor judges.
+    let topics = unsafe { matrix.open_topics(common.offset()) }?;
+    Ok(topics.collect::<Result<_, _>>()?)
+}
+
+/// Checks that nobody but the living is said to sleep, or to follow others, or to wait for a bell, in each topic of a
+/// name.
 ///
 /// # Errors
 /// Somebody is, or a living one is not.
-pub(crate) fn judge_sets(matrix: &Matrix, living: Living) -> Result<()> {
-    let common = matrix.open_named(NAME, TOPIC_KIND)?;
-    // SAFETY: as above.
-    let words = unsafe { matrix.open_topics(common.offset()) }?.next();
-    let words = words.context("no topic lies there")??;
+pub(crate) fn judge_sets(matrix: &Matrix, name: &str, kind: u32, living: &[Living]) -> Result<()> {
+    let topics = words(matrix, name, kind)?;
+    ensure!(topics.len() == living.len(), "{} topics lie there", topics.len());
+    topics.iter().zip(living).try_for_each(|(words, living)| judge_sets_of(words, *living))
+}
+
+fn judge_sets_of(words: &am_topic::Topic<'_>, living: Living) -> Result<()> {
     let count = |set: SeatSet<'_>| (0..SEATS as u32).filter(|&seat| set.contains(seat)).count();
     let (nappers, followers) = (count(words.nappers()), count(words.followers()));
     ensure!(nappers == living.nappers, "{nappers} readers may sleep, not {}", living.nappers);

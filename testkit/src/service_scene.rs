@@ -11,6 +11,7 @@ use atomic_matrix::{Delivery, Matrix, Server, Service, TopicError};
 
 use crate::accounts::When;
 use crate::asker::{Asker, answer_to};
+use crate::bells::{self, Living};
 use crate::letter::{self, HEIR, SURVIVOR, payload, read};
 use crate::ops::{A, B, C, Op};
 use crate::product;
@@ -168,6 +169,9 @@ impl Scene {
         claims: u64,
     ) -> Result<()> {
         self.find(stage.matrix, when)?;
+        // The survivor's client, nobody, the survivor's server.
+        let living = [1, 0, 1].map(|nappers| Living { nappers, ..Living::default() });
+        bells::judge_sets(stage.matrix, NAME, SERVICE_KIND, &living)?;
         self.served.retain(|served| served.owner != HEIR);
         // Looking for its response the client takes note of all that came.
         self.asker()?.ask().context("after recovery")?;

@@ -23,8 +23,8 @@ use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, fork, gettid};
 
-/// Seconds that a child may go without a stop before it counts as hung.
-const PATIENCE_SECONDS: u32 = 20;
+/// Seconds that a child may go without a stop before it counts as hung: others may share the machine.
+const PATIENCE_SECONDS: u32 = 60;
 /// Instructions after which patience begins anew: a child that goes on is not hung.
 const STEPS_PER_ALARM: u64 = 4096;
 /// Signals from outside that interrupt one step.

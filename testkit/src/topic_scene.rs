@@ -285,7 +285,7 @@ impl Scene {
         claims: u64,
     ) -> Result<()> {
         self.find(stage.matrix, when)?;
-        bells::judge_sets(stage.matrix, self.living())?;
+        bells::judge_sets(stage.matrix, NAME, TOPIC_KIND, &[self.living()])?;
         self.judge_waiting(stage.matrix, when)?;
         self.listener = None;
         self.read_all()?;
@@ -400,7 +400,7 @@ impl Scene {
         product::alone(matrix)?;
         drop((self.poster.take(), self.witness.take(), self.member.take()));
         let topic = self.topic()?;
-        bells::judge_sets(matrix, Living::default())?;
+        bells::judge_sets(matrix, NAME, TOPIC_KIND, &[Living::default()])?;
         bells::judge_bells(matrix, topic)?;
         let posters = (0..SEATS).map(|_| topic.poster()).collect::<Result<Vec<_>, _>>();
         let readers = (0..SEATS).map(|_| topic.reader().open()).collect::<Result<Vec<_>, _>>();

@@ -66,15 +66,15 @@ fn script_without_its_damages_leaves_a_sound_segment() {
 }
 
 #[test]
-fn sweep_without_its_damages_posts_and_reads() {
-    let bed = Bed::guarded(384 << 10, (40, 30)).unwrap();
+fn sweep_without_its_damages_posts_and_reads_asks_and_answers() {
+    let bed = Bed::guarded(576 << 10, (40, 30)).unwrap();
     for number in 0..sweep::rounds() {
         let steps = sweep::script(number);
         let damages = steps.iter().filter(|step| matches!(step, Step::Damage(_))).count();
         assert!((1..=2).contains(&damages), "round {number}: {damages}");
     }
-    // Any round in the lossless topic, and the next one, which is in the lossy one.
-    for number in [0, sweep::rounds() / 2 + 20] {
+    // A round of the lossless topic and one of the lossy one, one of a service's replies and one of its requests.
+    for number in [0, 20, 40, 60] {
         bed.reset();
         let handles = [bed.attach().unwrap(), bed.attach().unwrap()];
         let mut player = Player::new(&bed, &handles);
@@ -82,6 +82,7 @@ fn sweep_without_its_damages_posts_and_reads() {
             match step {
                 Step::Do(operation) => player.perform(operation).unwrap(),
                 Step::Tell(telling) => player.tell(telling).unwrap(),
+                Step::Ask(asking) => player.ask(asking).unwrap(),
                 Step::Damage(_) => {}
             }
         }

@@ -68,7 +68,7 @@ self_cell! {
 
 /// A server, perhaps with a request in hand.
 enum Attendant {
-    Idle(Server<Set, Set>),
+    Idle(Box<Server<Set, Set>>),
     Busy(Busy),
 }
 
@@ -96,7 +96,7 @@ impl Bureau {
             if let Some(held) = server.try_receive() {
                 std::mem::forget(held);
             }
-            dead.servers.push(Attendant::Idle(server));
+            dead.servers.push(Attendant::Idle(Box::new(server)));
         }
         dead
     }
@@ -121,7 +121,8 @@ impl Bureau {
             }
             Asking::Server => {
                 let Some(service) = self.service(player, matrix) else { return Ok(()) };
-                self.servers.extend(player.seen(service.server()).map(Attendant::Idle));
+                self.servers
+                    .extend(player.seen(service.server()).map(Box::new).map(Attendant::Idle));
                 self.servers.truncate(KEPT_MAX);
             }
             Asking::DropClient { which } => drop(take(&mut self.clients, which)),
@@ -188,7 +189,10 @@ fn consult<'c>(
             let response = match player.seen(taken) {
                 Some(Some(response)) => response,
                 // It is asked again, another time.
-                Some(None) => return Ok(hand.pending.push(pending)),
+                Some(None) => {
+                    hand.pending.push(pending);
+                    return Ok(());
+                }
                 None => return Ok(()),
             };
             player.must_be_inside(response.bytes().as_ptr(), response.bytes().len())?;
@@ -219,7 +223,7 @@ fn attend(
 ) -> Result<Attendant, Broken> {
     Ok(match (attendant, asking) {
         (Attendant::Idle(server), Asking::Receive { waits, .. }) => {
-            let busy = Busy::new(MutBorrow::new(server), |server| {
+            let busy = Busy::new(MutBorrow::new(*server), |server| {
                 let server = server.borrow_mut();
                 if waits { server.receive_timeout(SHORT) } else { server.try_receive() }
             });
@@ -238,7 +242,7 @@ fn attend(
                 look(player, request.as_ref())?;
                 request.take().map_or(Ok(()), |request| answer(player, request, by))
             })?;
-            Attendant::Idle(busy.into_owner().into_inner())
+            Attendant::Idle(Box::new(busy.into_owner().into_inner()))
         }
         (busy, _) => busy,
     })
@@ -289,31 +293,4 @@ fn keep<T>(into: &mut Vec<T>, value: Option<T>) {
 fn take<T>(from: &mut Vec<T>, which: u8) -> Option<T> {
     let at = usize::from(which).checked_rem(from.len())?;
     Some(from.swap_remove(at))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::bed::Bed;
-    use super::super::step::Step;
-    use super::super::sweep;
-    use super::*;
-
-    #[test]
-    fn steps_of_a_service_without_damage_are_hardly_refused() {
-        let bed = Bed::guarded(576 << 10, (40, 30)).expect("memory");
-        let handles = [bed.attach().expect("new"), bed.attach().expect("new")];
-        let mut player = Player::new(&bed, &handles);
-        let asks = sweep::before_service().into_iter().chain(sweep::after_service());
-        for step in asks {
-            match step {
-                Step::Ask(asking) => player.ask(asking).expect("nothing is broken"),
-                Step::Do(operation) => player.perform(operation).expect("nothing is broken"),
-                other => panic!("{other:?} is not about a service"),
-            }
-        }
-        let calls = player.calls;
-        player.finish().expect("nothing is broken");
-        // A receive when all requests are in hand, a client where there are two already.
-        assert!(calls.made > 60 && calls.refused < 12, "{calls:?}");
-    }
 }

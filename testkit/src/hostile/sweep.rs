@@ -153,7 +153,7 @@ fn take(request: u8, waits: bool, end: Keeping) -> Step {
 /// server has one in hand, the client looks at a response.
 ///
 /// Whichever server does something is the last one afterwards; so the first of two does each in turn.
-pub(super) fn before_service() -> Vec<Step> {
+fn before_service() -> Vec<Step> {
     let server = Step::Ask(Asking::Server);
     let mut steps = vec![Step::Ask(Asking::Client), server, server];
     steps.extend([40, 90, 40, 90, 40, 90].map(|len| ask(len, false)));
@@ -166,7 +166,7 @@ pub(super) fn before_service() -> Vec<Step> {
     steps
 }
 
-pub(super) fn after_service() -> Vec<Step> {
+fn after_service() -> Vec<Step> {
     let tell = |asking| Step::Ask(asking);
     let mut steps = vec![Step::Do(Operation::Recover)];
     steps.extend([0, 0].map(|which| tell(Asking::Inquire { which })));
