@@ -25,7 +25,9 @@ pub(crate) fn all(ops: &mut Vec<Op>) {
         op("ring", ring, listened.posts(0, 1)),
         op("ring-again", ring_again, listened.posts(1, 1)),
         op("ring-dead", ring, topic.posts(0, 1)).after_death_of(arm, 100),
-        op("bell-open-after-dead", open_with_bell, topic).after_death_of(arm, 100),
+        op("bell-open-after-dead", open_with_bell, topic)
+            .after_death_of(arm, 100)
+            .thorough_if(true),
     ]);
     for (name, victim, part, thorough) in [
         ("sleep", sleep as Act, 60, false),
