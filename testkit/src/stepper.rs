@@ -25,8 +25,9 @@ use nix::unistd::{ForkResult, Pid, alarm, fork, gettid};
 
 /// Seconds that a child may go without a stop before it counts as hung: others may share the machine.
 const PATIENCE_SECONDS: u32 = 60;
-/// Instructions after which patience begins anew: a child that goes on is not hung.
-const STEPS_PER_ALARM: u64 = 4096;
+/// Instructions after which patience begins anew: a child that goes on is not hung, however slowly it is stepped on
+/// a busy machine.
+const STEPS_PER_ALARM: u64 = 256;
 /// Signals from outside that interrupt one step.
 const OUTSIDERS_MAX: u32 = 1000;
 /// Bytes of the child's last words.
@@ -266,6 +267,7 @@ impl Stepper {
         let place = address as *mut _;
         let code = ptrace::read(self.tracee, place)?;
         for pass in 0..=passes {
+            alarm::set(PATIENCE_SECONDS);
             if pass > 0 && !self.step_raw()? {
                 return Ok(false);
             }
