@@ -24,7 +24,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, fork, gettid};
 
 /// Seconds that a child may go without a stop before it counts as hung: others may share the machine.
-const PATIENCE_SECONDS: u32 = 60;
+const PATIENCE_SECONDS: u32 = 20;
+/// Alarms in one wait that end it.
+const ALARMS_MAX: u32 = 2;
 /// Instructions after which patience begins anew: a child that goes on is not hung, however slowly it is stepped on
 /// a busy machine.
 const STEPS_PER_ALARM: u64 = 256;
@@ -416,15 +418,21 @@ fn is_outsiders(signal: Signal) -> bool {
     matches!(signal, Signal::SIGSTOP | Signal::SIGCONT | Signal::SIGTSTP)
 }
 
-/// Waits until a thread stops or ends. An alarm ends the wait.
+/// Waits until a thread stops or ends. The second alarm in vain ends the wait: the first one says nothing if somebody had
+/// stopped all processes meanwhile.
 fn wait_for(thread: Pid) -> Result<WaitStatus> {
-    match waitpid(thread, Some(WaitPidFlag::__WALL)) {
-        Err(Errno::EINTR) if RANG.swap(false, SeqCst) => {
-            bail!("it waits in the kernel for more than {PATIENCE_SECONDS} s")
+    let mut alarms = 0;
+    while alarms < ALARMS_MAX {
+        match waitpid(thread, Some(WaitPidFlag::__WALL)) {
+            Err(Errno::EINTR) if RANG.swap(false, SeqCst) => {
+                alarms += 1;
+                alarm::set(PATIENCE_SECONDS);
+            }
+            Err(Errno::EINTR) => {}
+            status => return status.context("cannot wait for the child"),
         }
-        Err(Errno::EINTR) => wait_for(thread),
-        status => status.context("cannot wait for the child"),
     }
+    bail!("it waits in the kernel for more than {PATIENCE_SECONDS} s")
 }
 
 static RANG: AtomicBool = AtomicBool::new(false);
