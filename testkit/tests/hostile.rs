@@ -97,6 +97,6 @@ fn sweep_without_its_damages_posts_and_reads_asks_and_answers() {
 fn telling_words_of_a_topic_are_all_different_and_its_own() {
     let words: BTreeSet<usize> = am_topic::telling_wides().collect();
     assert_eq!(words.len(), am_topic::telling_wides().count());
-    // Eight slots of four words are the last ones.
-    assert_eq!(words.last(), Some(&(am_topic::WIDES_FIXED + 8 * 4 - 1)));
+    // The notes of eight slots are the last ones, two words each, behind the 128 slots.
+    assert_eq!(words.last(), Some(&(am_topic::WIDES_FIXED + 2 * 128 + 8 * 2 - 1)));
 }

@@ -70,24 +70,24 @@ impl Messages {
     pub fn on(&self, peer: Peer, id: Uuid) -> Result<Reading> {
         match peer {
             Peer::Ours => self.between_processes::<media::ours::Ours>(id),
-            Peer::OursBatched => self.between_processes::<media::ours::OursBatched>(id),
             Peer::Iceoryx => self.between_processes::<media::iceoryx::Iceoryx>(id),
             #[cfg(have_boost)]
             Peer::BoostQueue => self.between_processes::<media::boost::BoostQueues>(id),
             Peer::Socket => self.between_processes::<media::kernel::Sockets>(id),
             Peer::Pipe => self.between_processes::<media::kernel::Pipes>(id),
             other => match self.bytes {
-                SMALL => self.between_threads_on::<SMALL>(other, id),
-                MIDDLE => self.between_threads_on::<MIDDLE>(other, id),
-                LARGE => self.between_threads_on::<LARGE>(other, id),
+                SMALL => self.of_bytes::<SMALL>(other, id),
+                MIDDLE => self.of_bytes::<MIDDLE>(other, id),
+                LARGE => self.of_bytes::<LARGE>(other, id),
                 bytes => bail!("no queue for messages of {bytes} bytes"),
             },
         }
     }
 
     /// The peers whose messages' length is part of a type.
-    fn between_threads_on<const BYTES: usize>(&self, peer: Peer, id: Uuid) -> Result<Reading> {
+    fn of_bytes<const BYTES: usize>(&self, peer: Peer, id: Uuid) -> Result<Reading> {
         match peer {
+            Peer::OursBatched => self.between_processes::<media::ours::OursBatched<BYTES>>(id),
             Peer::Disruptor => self.between_threads::<Disruptor<BYTES, false>>(id),
             Peer::DisruptorBatched => self.between_threads::<Disruptor<BYTES, true>>(id),
             Peer::ArrayQueue => self.between_threads::<Queues<Array, BYTES>>(id),

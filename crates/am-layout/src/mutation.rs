@@ -100,6 +100,8 @@ pub enum Mutation {
     CloseForgetsSecondLook,
     SitWithoutBarrier,
     CloseWithoutBarrier,
+    OwnForgetsOthers,
+    FinishFromTheRight,
 }
 
 impl Mutation {
@@ -166,7 +168,7 @@ impl Mutation {
     ];
 
     /// Defects of topics.
-    pub const TOPIC: [Mutation; 17] = [
+    pub const TOPIC: [Mutation; 19] = [
         Mutation::ClaimForgetsRecord,
         Mutation::ClaimForgetsJoins,
         Mutation::JoinForgetsToTell,
@@ -184,6 +186,8 @@ impl Mutation {
         Mutation::RecoverForgetsOrphans,
         Mutation::OvertakenFindsNoRoom,
         Mutation::ListWithoutRelease,
+        Mutation::OwnForgetsOthers,
+        Mutation::FinishFromTheRight,
     ];
 
     /// Defects of followers of a topic, and of readers that leave.

@@ -1,8 +1,8 @@
 //! Batches: many messages for one exchange on the tail, and for one store of a reader's cursor.
 
 use crate::error::{BatchError, PostError};
-use crate::poster::{Patience, write_block, write_short};
-use crate::reader::{Fate, Found};
+use crate::poster::{Patience, write_block, write_cell, write_short};
+use crate::reader::{Fate, Found, check};
 use crate::vigil::until;
 use crate::{BadMessage, Info, Kind, KindOf, MessageSet, Poster, Reader};
 use am_matrix::{Block, prefetch_for_read};
@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 /// How many messages ahead of the one at hand a batch's reader fetches.
-const CELLS_AHEAD: u64 = 12;
+const CELLS_AHEAD: usize = 8;
 /// Messages that are claimed by one exchange.
 const RUN: usize = 64;
 
@@ -26,6 +26,14 @@ pub struct Posted {
     /// The last one's number in the topic; `None` when the batch was empty. The others have lower ones, in
     /// order, among which other posters' may lie.
     pub last: Option<Seq>,
+}
+
+impl Posted {
+    #[inline]
+    fn add(&mut self, count: u64, last: Option<Seq>) {
+        self.count += count;
+        self.last = last.or(self.last);
+    }
 }
 
 impl<S: MessageSet + ?Sized> Poster<S> {
@@ -58,6 +66,89 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         K: KindOf<S> + ?Sized + 'v,
     {
         self.post_runs(values.into_iter(), Patience::none)
+    }
+
+    /// Posts `count` messages, each of which `make` makes of its number in the batch, from 0: the least that a message can cost,
+    /// for short ones are made where they will be read. Waits for room in a lossless topic.
+    ///
+    /// Up to 64 numbers of the topic are claimed together before `make` is called for them, so that nobody reads on
+    /// meanwhile: let it be quick. Longer messages than [cells](crate::TopicBuilder::in_ring_up_to) hold are posted one by one.
+    ///
+    /// ```
+    /// # use am_matrix::{Arena, Matrix, plan};
+    /// # use am_message::Topic;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let matrix = Matrix::format(Arena::heap(1 << 20), &plan(1 << 20, 60, 30)?)?;
+    /// # let topic = Topic::<u64>::builder(&matrix, "squares").open_or_create()?;
+    /// # let mut reader = topic.reader().open()?;
+    /// let posted = topic.poster()?.post_from_fn(100, |n| n * n)?;
+    /// assert_eq!(posted.count, 100);
+    /// let squares: Vec<u64> = reader.read_many(10).iter().map(|n| *n.view().unwrap()).collect();
+    /// assert_eq!(squares[7..], [49, 64, 81]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`BatchError`] tells how many were posted: then memory ran out.
+    ///
+    /// # Panics
+    /// When `make` posts by this very poster, or when it panics. Those numbers that were claimed are missed then.
+    #[inline]
+    pub fn post_from_fn<K: KindOf<S>>(
+        &self,
+        count: u64,
+        mut make: impl FnMut(u64) -> K,
+    ) -> Result<Posted, BatchError> {
+        let mut posted = Posted::default();
+        let mut patience = Patience::until(None);
+        while posted.count < count {
+            let before = posted.count;
+            let sent = if self.has_cells_of(size_of::<K>(), K::ALIGN_BYTES) {
+                self.send_made(count, &mut make, &mut posted)
+            } else {
+                self.post(&make(before)).map(|receipt| posted.add(1, Some(receipt.seq)))
+            };
+            match sent {
+                Ok(()) => patience = Patience::until(None),
+                Err(PostError::Full) => _ = patience.wait(),
+                Err(cause) => return Err(BatchError { posted: posted.count, cause }),
+            }
+        }
+        Ok(posted)
+    }
+
+    /// Posts as many of the messages that are made as there is room for, at least one, each into its cell.
+    #[inline(always)]
+    fn send_made<K: KindOf<S>>(
+        &self,
+        count: u64,
+        make: &mut impl FnMut(u64) -> K,
+        posted: &mut Posted,
+    ) -> Result<(), PostError> {
+        let mut poster = self.claimer()?;
+        let label = self.label(&poster, K::INDEX);
+        let mut numbers = posted.count..count;
+        let mut claims = poster.claim_up_to(count - posted.count).map_err(|_| self.full())?;
+        let mut result = Ok(());
+        loop {
+            claims.fill_cells(|slot, cell| {
+                self.fetch_ahead_of(slot, cell);
+                let value = make(numbers.next()?);
+                // SAFETY: the cell is that of a claimed slot.
+                unsafe { write_cell(cell, value.as_payload(), label) }
+            });
+            // One whose slot names a block.
+            let Some(mut claim) = claims.next() else { break };
+            result = self.empty(&mut claim, |old| self.keep(old));
+            let Some(number) = numbers.next().filter(|_| result.is_ok()) else { break };
+            write_short(&mut claim, make(number).as_payload(), label);
+            claim.ready();
+        }
+        let (count, last) = claims.publish();
+        posted.add(count, last);
+        self.shared.rouse();
+        result
     }
 
     fn post_runs<'v, K: KindOf<S> + ?Sized + 'v>(
@@ -130,36 +221,41 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         let mut poster = self.claimer()?;
         self.collect_orphans(&poster);
         let label = self.label(&poster, K::INDEX);
-        let claims = poster.claim_up_to(run.values.len() as u64).map_err(|_| self.full())?;
+        let mut claims = poster.claim_up_to(run.values.len() as u64).map_err(|_| self.full())?;
         let (mut sent, mut result) = (0, Ok(()));
-        let mut written = ArrayVec::<_, RUN>::new();
-        for (mut claim, value) in claims.zip(&run.values) {
+        loop {
+            let mut short = run.values[sent..].iter().map(|value| value.as_payload());
+            sent += claims.fill_cells(|slot, cell| {
+                let payload = short.next().filter(|payload| self.has_cell_for::<K>(payload))?;
+                self.fetch_ahead_of(slot, cell);
+                // SAFETY: the cell is that of a claimed slot.
+                unsafe { write_cell(cell, payload, label) }
+            }) as usize;
+            let Some(value) = run.values.get(sent) else { break };
+            let Some(mut claim) = claims.next() else { break };
             let spare = &mut run.spare;
             let keep = |old| spare.extend(Some(old).filter(|_| spare.len() < RUN));
-            if let Err(full) = self.empty(&mut claim, keep) {
-                result = Err(full);
+            result = self.empty(&mut claim, keep);
+            if result.is_err() {
                 break;
             }
             sent += 1;
             let payload = value.as_payload();
             if self.has_cell_for::<K>(payload) {
-                self.fetch_cell_ahead(claim.seq());
                 write_short(&mut claim, payload, label);
             } else {
                 let block = run.blocks.pop_front().expect("a block for each long value");
                 self.fetch_block_ahead(claim.seq());
-                if let Err(lost) = write_block(&mut claim, block, label) {
-                    result = Err(lost);
+                result = write_block(&mut claim, block, label);
+                if result.is_err() {
                     break;
                 }
             }
-            written.push(claim);
+            claim.ready();
         }
-        posted.last = written.last().map(|claim| claim.seq()).or(posted.last);
-        posted.count += written.len() as u64;
-        // All at the end: a reader looks less at lines that are being written. And in order: should this process die here,
-        // what is there is a beginning.
-        written.into_iter().for_each(|claim| _ = claim.publish());
+        // All at the end: a reader looks less at lines that are being written.
+        let (count, last) = claims.publish();
+        posted.add(count, last);
         run.values.drain(..sent);
         self.shared.rouse();
         result
@@ -215,24 +311,25 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         let first = self.look()?;
         self.found.push(first);
         let mut span = 1;
-        if !self.holds_many() {
-            return Some(span);
-        }
-        while self.found.len() < max {
-            let Some(held) = self.source.peek(span) else { break };
+        // Its cursor holds whatever lies behind it.
+        let holds_many = self.shared.topic.shape().flow == am_topic::Flow::Lossless;
+        let Some(reader) = self.source.alone().filter(|_| holds_many) else { return Some(span) };
+        let (matrix, found, damaged) = (&self.shared.matrix, &mut self.found, &mut self.damaged);
+        reader.peek_on(1, |held, cell| {
+            if found.len() >= max {
+                return false;
+            }
             span += 1;
             if held.entry.place.is_in_cell() {
-                prefetch_for_read(self.shared.topic.cell(Seq(held.seq.0 + CELLS_AHEAD)).as_ptr());
+                prefetch_for_read(cell.as_ptr().wrapping_add(CELLS_AHEAD * cell.len()));
             }
-            let found = self.check(held);
-            self.found.extend(found);
-        }
+            match check(matrix, cell, held) {
+                Some(message) => found.push(message),
+                None => *damaged += 1,
+            }
+            true
+        });
         Some(span)
-    }
-
-    fn holds_many(&self) -> bool {
-        // The cursor holds whatever lies before it.
-        self.shared.topic.shape().flow == am_topic::Flow::Lossless && !self.source.is_member()
     }
 }
 

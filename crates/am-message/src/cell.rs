@@ -18,8 +18,27 @@ pub(crate) unsafe fn write(cell: &[Wide], payload: &[u8]) -> bool {
     let to = cell.as_ptr().cast::<u8>().cast_mut();
     // SAFETY: the cell is that long, and nobody else uses it, as the caller promises. (In a topic that somebody
     // scribbled on the payload may be a view of this very cell.)
-    unsafe { to.copy_from(payload.as_ptr(), payload.len()) };
+    unsafe { copy(to, payload.as_ptr(), payload.len()) };
     true
+}
+
+/// Copies as [`copy_from`](pointer::copy_from) does, without a call where the length is one of those that messages have.
+///
+/// # Safety
+/// As of that.
+#[inline(always)]
+unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+    macro_rules! copy {
+        ($($known:literal)*) => {
+            match len {
+                // SAFETY: the caller's promise.
+                $($known => unsafe { to.copy_from(from, $known) },)*
+                // SAFETY: the caller's promise.
+                _ => unsafe { to.copy_from(from, len) },
+            }
+        };
+    }
+    copy!(8 16 24 32 48 64)
 }
 
 /// The first `len` bytes of a cell; `None` when it is shorter.
@@ -30,7 +49,7 @@ pub(crate) fn bytes(cell: &[Wide], len: usize) -> Option<*const [u8]> {
 }
 
 /// A short message that is not posted yet, aligned as cells are.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Draft {
     bytes: [u8; Self::BYTES],
@@ -41,10 +60,17 @@ impl Draft {
     /// The longest one's length, in bytes: what the shortest cells hold.
     pub const BYTES: usize = am_topic::Shape::CELL_BYTES_MIN as usize;
 
-    /// A draft of that many bytes, which are 0; `None` when they are too many.
+    /// An empty one.
+    pub fn new() -> Self {
+        Self { bytes: [0; Self::BYTES], len: 0 }
+    }
+
+    /// Makes it that many bytes long, whatever they are; false when they are too many.
     #[inline]
-    pub fn new(len: usize) -> Option<Self> {
-        (len <= Self::BYTES).then_some(Self { bytes: [0; Self::BYTES], len: len as u8 })
+    pub fn set_len(&mut self, len: usize) -> bool {
+        let fits = len <= Self::BYTES;
+        self.len = if fits { len as u8 } else { 0 };
+        fits
     }
 
     #[inline]

@@ -7,7 +7,7 @@
 //!   [view](Received::view), or asks for [one kind](Received::get).
 //!
 //! * A [`Topic`] is a stream of such messages, found by its name. A [`Poster`] posts one message, or
-//!   [many](Poster::post_many) for the price of one exchange. A [`Reader`] takes note of every message, one or
+//!   [many](Poster::post_many) for the price of one exchange, [made in place](Poster::post_from_fn) at best. A [`Reader`] takes note of every message, one or
 //!   [many](Reader::read_many) at a time; [after](ReaderBuilder::after) other readers, if it is a later stage; or as a
 //!   member of a [group](ReaderBuilder::group), which shares its messages.
 //!

@@ -5,9 +5,9 @@ use crate::error::PostError;
 use crate::topic::Shared;
 use crate::vigil::{Vigil, until};
 use crate::{Kind, KindOf, Message, MessageSet};
-use am_layout::Offset;
+use am_layout::{Offset, Wide};
 use am_matrix::{Block, Error, prefetch_for_write};
-use am_topic::{Claim, Entry, Place, Seq};
+use am_topic::{Claim, Entry, Place, SLOT_WIDES, Seq};
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell, RefMut};
 use std::marker::PhantomData;
@@ -37,6 +37,9 @@ pub struct Poster<S: MessageSet + ?Sized> {
     pub(crate) poster: ManuallyDrop<RefCell<am_topic::Poster<'static>>>,
     /// The block of the message that was overwritten last, for the next message of that length.
     spare: Cell<Option<Block<'static>>>,
+    /// Where a loan of a short message is filled in. It lies here and not in the loan: what was just written in small
+    /// pieces is better not moved.
+    draft: RefCell<Draft>,
     vigil: RefCell<Vigil>,
     /// Posts, or batches, modulo 2³².
     posts: Cell<u32>,
@@ -59,6 +62,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         Self {
             poster: ManuallyDrop::new(RefCell::new(poster)),
             spare: Cell::new(None),
+            draft: RefCell::new(Draft::new()),
             tag: Cell::new(0),
             vigil: RefCell::default(),
             posts: Cell::new(0),
@@ -114,7 +118,8 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     }
 
     /// Lends memory for that many bytes; they hold whatever lay there before. What the ring has room for
-    /// ([`in_ring_up_to`](crate::TopicBuilder::in_ring_up_to), at most 64 bytes) is a draft of zeroes, copied when it is committed.
+    /// ([`in_ring_up_to`](crate::TopicBuilder::in_ring_up_to), at most 64 bytes) is a draft in the poster, copied when it is
+    /// committed; a second loan beside it has a block of its own.
     ///
     /// # Errors
     /// [`PostError::Memory`], [`PostError::TooLong`].
@@ -147,7 +152,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     }
 
     #[inline]
-    fn has_cells_of(&self, bytes: usize, align_bytes: usize) -> bool {
+    pub(crate) fn has_cells_of(&self, bytes: usize, align_bytes: usize) -> bool {
         bytes <= self.shared.topic.shape().cell_bytes as usize && align_bytes <= CELL_ALIGN_BYTES
     }
 
@@ -180,12 +185,21 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         align_bytes: usize,
         kind: u32,
     ) -> Result<Loan<'_, S>, PostError> {
-        let draft = Draft::new(bytes).filter(|_| self.has_cells_of(bytes, align_bytes));
-        let memory = match draft {
+        let memory = match self.draft(bytes, align_bytes) {
             Some(draft) => Memory::Draft(draft),
             None => Memory::Block(self.allocate(bytes, align_bytes)?),
         };
         Ok(Loan { poster: self, memory, kind })
+    }
+
+    /// The draft, if it is not lent already, for a message that fits it.
+    #[inline]
+    fn draft(&self, bytes: usize, align_bytes: usize) -> Option<RefMut<'_, Draft>> {
+        if !self.has_cells_of(bytes, align_bytes) {
+            return None;
+        }
+        let mut draft = self.draft.try_borrow_mut().ok()?;
+        draft.set_len(bytes).then_some(draft)
     }
 
     /// Gets a block of that length.
@@ -247,6 +261,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     fn send_short(&self, payload: &[u8], kind: u32) -> Result<Receipt, PostError> {
         let mut poster = self.claimer()?;
         let label = self.label(&poster, kind);
+        self.fetch_cell(self.shared.topic.next());
         let mut claim = poster.claim_one().map_err(|_| self.full())?;
         self.fetch_cell_ahead(claim.seq());
         self.empty(&mut claim, |old| self.keep(old))?;
@@ -272,7 +287,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     }
 
     /// Keeps a block for the next message, so that its word need not change.
-    fn keep<'m>(&'m self, block: Block<'m>) {
+    pub(crate) fn keep<'m>(&'m self, block: Block<'m>) {
         // SAFETY: only the lifetime changes. The block borrows the matrix in `shared`, which stands below and
         // lives as long as the poster; it is given out again for the poster's own lifetime only.
         let block = unsafe { mem::transmute::<Block<'m>, Block<'static>>(block) };
@@ -283,15 +298,27 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     /// Fetches what a short message a few turns ahead will overwrite: its lines are with the readers.
     #[inline]
     pub(crate) fn fetch_cell_ahead(&self, seq: Seq) {
-        let (topic, ahead) = (&self.shared.topic, Seq(seq.0 + AHEAD));
-        prefetch_for_write(topic.slot_words(ahead));
-        prefetch_for_write(topic.cell(ahead).as_ptr());
+        self.fetch_cell(Seq(seq.0 + AHEAD));
+    }
+
+    #[inline]
+    fn fetch_cell(&self, seq: Seq) {
+        let (slot, cell) = self.shared.topic.lines(seq);
+        prefetch_for_write(slot);
+        prefetch_for_write(cell);
+    }
+
+    /// The same in a batch, whose message at hand has this slot and this cell.
+    #[inline]
+    pub(crate) fn fetch_ahead_of(&self, slot: *const Wide, cell: &[Wide]) {
+        prefetch_for_write(slot.wrapping_add(AHEAD as usize * SLOT_WIDES));
+        prefetch_for_write(cell.as_ptr().wrapping_add(AHEAD as usize * cell.len()));
     }
 
     /// The same for a message in a block.
     pub(crate) fn fetch_block_ahead(&self, seq: Seq) {
         let (topic, ahead) = (&self.shared.topic, Seq(seq.0 + AHEAD));
-        prefetch_for_write(topic.slot_words(ahead));
+        prefetch_for_write(topic.lines(ahead).0);
         if let Some(place) = topic.last_place(ahead).filter(|place| !place.is_in_cell()) {
             self.shared.matrix.prefetch(Offset::from_raw(place.offset));
         }
@@ -397,12 +424,21 @@ impl Label {
 /// Makes a payload the claimed message, which is to be published; its slot's cell has room for it.
 #[inline]
 pub(crate) fn write_short(claim: &mut Claim<'_, 'static>, payload: &[u8], label: Label) {
-    let place = Place::in_cell(payload.len() as u32);
     // First, so that the slot's words change all at once: a reader looks at their line all the time.
     // SAFETY: the slot is claimed, and not published.
-    let fits = unsafe { cell::write(claim.cell(), payload) };
-    debug_assert!(fits, "compared before");
-    claim.tell(&label.entry(place));
+    let entry = unsafe { write_cell(claim.cell(), payload, label) };
+    claim.tell(&entry.expect("compared before"));
+}
+
+/// Puts a payload into the cell of a claimed slot, and says what message that is; `None` when it does not fit.
+///
+/// # Safety
+/// The slot is claimed by the caller, and not published.
+#[inline(always)]
+pub(crate) unsafe fn write_cell(cell: &[Wide], payload: &[u8], label: Label) -> Option<Entry> {
+    // SAFETY: promised by the caller.
+    let fits = unsafe { cell::write(cell, payload) };
+    fits.then(|| label.entry(Place::in_cell(payload.len() as u32)))
 }
 
 /// Makes a filled block the claimed message, which is to be published.
@@ -470,8 +506,8 @@ pub struct Loan<'p, S: MessageSet + ?Sized> {
 /// Where a loan lies.
 #[derive(Debug)]
 enum Memory<'p> {
-    /// Here, until there is a cell for it.
-    Draft(Draft),
+    /// In its poster, until there is a cell for it.
+    Draft(RefMut<'p, Draft>),
     /// Where it will be read.
     Block(Block<'p>),
 }
@@ -490,7 +526,6 @@ impl<'p, S: MessageSet + ?Sized> Loan<'p, S> {
     ///
     /// # Errors
     /// [`PostError::Full`] with the loan; [`PostError::Memory`] without.
-    #[expect(clippy::result_large_err, reason = "the loan comes back as it is, without the heap")]
     #[inline]
     pub fn try_commit(self) -> Result<Receipt, (Option<Self>, PostError)> {
         let Self { poster, memory, kind } = self;

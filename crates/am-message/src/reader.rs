@@ -5,8 +5,8 @@ use crate::source::Source;
 use crate::topic::Shared;
 use crate::vigil::{Vigil, until};
 use crate::{BadMessage, KindOf, MessageSet};
-use am_layout::Offset;
-use am_matrix::prefetch_for_read;
+use am_layout::{Offset, Wide};
+use am_matrix::{Matrix, prefetch_for_read};
 use am_shm::{Bell, WaitStrategy, Waiter};
 use am_topic::{Held, Next, Place, ReaderId, Seq};
 use std::marker::PhantomData;
@@ -218,6 +218,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
         }
         loop {
             let Next::Message(held) = self.source.next() else {
+                prefetch_for_read(self.shared.topic.lines(self.source.cursor()).1);
                 if self.depends() {
                     self.vigil.look(&self.shared.matrix);
                 }
@@ -246,7 +247,7 @@ impl<S: MessageSet + ?Sized> Reader<S> {
             && let Some(place) = topic.glimpse(Seq(seq + AHEAD))
         {
             if place.is_in_cell() {
-                prefetch_for_read(topic.cell(Seq(seq + AHEAD)).as_ptr());
+                prefetch_for_read(topic.lines(Seq(seq + AHEAD)).1);
             } else {
                 self.shared.matrix.prefetch_payload(Offset::from_raw(place.offset));
             }
@@ -282,27 +283,34 @@ impl<S: MessageSet + ?Sized> Reader<S> {
     /// Checks where a message that is held lies; counts one that somebody scribbled on.
     #[inline(always)]
     pub(crate) fn check(&mut self, held: Held) -> Option<Found> {
-        let place = held.entry.place;
-        let payload = if place.is_in_cell() {
-            let cell = self.shared.topic.cell(held.seq);
-            cell::bytes(cell, place.len as usize).and_then(|bytes| NonNull::new(bytes.cast_mut()))
-        } else {
-            self.block_of(place)
-        };
-        self.damaged += u64::from(payload.is_none());
-        Some(Found { held, payload: payload? })
-    }
-
-    fn block_of(&self, place: Place) -> Option<NonNull<[u8]>> {
-        // SAFETY: a published message is nobody's block, and stays as it is while it is held (M1).
-        let bytes = unsafe { self.shared.matrix.common_bytes(Offset::from_raw(place.offset)) };
-        bytes.ok().filter(|bytes| bytes.len() == place.len as usize).map(NonNull::from)
+        let cell = self.shared.topic.cell(held.seq);
+        let found = check(&self.shared.matrix, cell, held);
+        self.damaged += u64::from(found.is_none());
+        found
     }
 
     #[inline]
     pub(crate) fn receive(&mut self, found: Found) -> Received<'_, S> {
         Received { reader: self, found, fate: Fate::Done }
     }
+}
+
+/// Checks where a message that is held lies, in its slot's cell or elsewhere; `None` when somebody scribbled on it.
+#[inline(always)]
+pub(crate) fn check(matrix: &Matrix, cell: &[Wide], held: Held) -> Option<Found> {
+    let place = held.entry.place;
+    let payload = if place.is_in_cell() {
+        cell::bytes(cell, place.len as usize)?.cast_mut()
+    } else {
+        std::ptr::from_ref(block_of(matrix, place)?).cast_mut()
+    };
+    Some(Found { held, payload: NonNull::new(payload)? })
+}
+
+fn block_of(matrix: &Matrix, place: Place) -> Option<&[u8]> {
+    // SAFETY: a published message is nobody's block, and stays as it is while it is held (M1).
+    let bytes = unsafe { matrix.common_bytes(Offset::from_raw(place.offset)) };
+    bytes.ok().filter(|bytes| bytes.len() == place.len as usize)
 }
 
 /// A message that a reader holds.

@@ -62,6 +62,15 @@ impl Source {
         }
     }
 
+    /// The reader with a cursor of its own, if it is one.
+    #[inline(always)]
+    pub fn alone(&self) -> Option<&Reader<'static>> {
+        match self {
+            Self::Alone(reader) => Some(reader),
+            Self::Member(_) => None,
+        }
+    }
+
     pub fn missed(&self) -> u64 {
         match self {
             Self::Alone(reader) => reader.missed(),

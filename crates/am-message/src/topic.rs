@@ -48,13 +48,19 @@ impl Shared {
     }
 
     /// Wakes readers that sleep, or wait for their bells.
+    #[inline]
     pub fn rouse(&self) {
         if !self.topic.nappers().is_empty() {
-            // Full barrier (E15): what was published before is seen by whoever says that it sleeps after.
-            fence(SeqCst);
-            self.berth().rouse();
-            self.ring();
+            self.rouse_nappers();
         }
+    }
+
+    #[cold]
+    fn rouse_nappers(&self) {
+        // Full barrier (E15): what was published before is seen by whoever says that it sleeps after.
+        fence(SeqCst);
+        self.berth().rouse();
+        self.ring();
     }
 
     /// The time that is told of a message that is posted now, if it is told.
@@ -64,6 +70,7 @@ impl Shared {
     }
 
     /// Wakes readers that follow one who went on.
+    #[inline]
     pub fn rouse_followers(&self) {
         if !self.topic.followers().is_empty() {
             self.rouse();

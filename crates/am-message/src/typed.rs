@@ -80,7 +80,6 @@ impl<S: MessageSet + ?Sized, K: ?Sized> TypedLoan<'_, S, K> {
     ///
     /// # Errors
     /// As there.
-    #[expect(clippy::result_large_err, reason = "the loan comes back as it is, without the heap")]
     pub fn try_commit(self) -> Result<Receipt, (Option<Self>, PostError)> {
         self.loan
             .try_commit()

@@ -4,7 +4,7 @@
 //! A claimed slot goes through these steps, each one store; a death between two of them leaves what the
 //! recoverer makes of it (M4):
 //!
-//! 1. its state says who claimed it;
+//! 1. the tail says who claimed it; and its state, in a lossy topic, or when somebody else claims meanwhile (M2);
 //! 2. the caller makes the old message's block its own;
 //! 3. the slot [forgets](Claim::forget) the old message, or leaves it to its holders;
 //! 4. the slot [tells](Claim::tell) of the new message, whose block is the caller's own still;
@@ -18,16 +18,62 @@ use am_layout::mutation::{self, Mutation};
 use core::marker::PhantomData;
 use core::ops::Range;
 
-/// Numbers that a poster claimed together; those never taken out are aborted.
+/// What a poster claimed one number after the other, nobody else in between.
+///
+/// Of it everything below `to` is finished: published or aborted. So those slots are marked, and when the ring
+/// comes round they are free again, which the poster need not look for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Own {
+    from: u64,
+    to: u64,
+    /// Those from `to` up to here are told, and published with the rest of their batch.
+    told: u64,
+}
+
+impl Own {
+    /// Nothing yet.
+    pub const NONE: Self = Self { from: u64::MAX, to: u64::MAX, told: u64::MAX };
+
+    /// Tells whether nobody claimed between what is finished and `next`, the tail's number.
+    #[inline]
+    pub fn reaches(&self, next: u64) -> bool {
+        self.to == next || (mutation::is(Mutation::OwnForgetsOthers) && self.to < next)
+    }
+
+    /// Tells whether this number is finished, and all up to what is: then it was this poster's.
+    #[inline]
+    pub fn has(&self, number: u64) -> bool {
+        self.from <= number && number < self.to
+    }
+
+    /// The next claim begins with `number`.
+    #[inline]
+    pub fn begin(&mut self, number: u64) {
+        if !self.reaches(number) {
+            self.from = number;
+        }
+        self.to = number;
+        self.told = number;
+    }
+
+    /// Everything below `number` is finished.
+    #[inline]
+    fn finish(&mut self, number: u64) {
+        self.to = number;
+        self.told = number;
+    }
+}
+
+/// Numbers that a poster claimed together, lent one after the other; those that are not published are aborted.
 #[derive(Debug)]
 pub struct Claims<'p, 'a> {
     topic: &'p Topic<'a>,
     code: u64,
+    /// Those not lent yet.
     left: Range<u64>,
     /// A reader may look at what these overwrite.
     overruns: bool,
-    /// The poster's number is in use meanwhile.
-    _poster: PhantomData<&'p mut ()>,
+    own: &'p mut Own,
 }
 
 /// One claimed number, of which nobody but its claimer writes the slot. Dropping it aborts it.
@@ -38,7 +84,7 @@ pub struct Claim<'p, 'a> {
     number: u64,
     slot: Slot<'a>,
     overruns: bool,
-    _poster: PhantomData<&'p mut ()>,
+    own: &'p mut Own,
 }
 
 impl<'p, 'a> Claims<'p, 'a> {
@@ -48,66 +94,140 @@ impl<'p, 'a> Claims<'p, 'a> {
         code: u64,
         numbers: Range<u64>,
         overruns: bool,
+        own: &'p mut Own,
     ) -> Self {
-        // A single one need not be marked: if it is not published by then, whoever claims next marks it, before
-        // the tail moves on (M2). Of several, published in any order, it could not be told which are whose.
-        let marks = overruns || numbers.end - numbers.start > 1;
-        for number in numbers.clone().filter(|_| marks) {
-            topic.mark_own(number, code, overruns);
+        // Else they need not be marked: they are finished in order, so that those that are not when somebody
+        // claims next are the last ones, and that one marks them before the tail moves on (M2).
+        for number in numbers.clone().filter(|_| overruns) {
+            topic.mark_overrun(number, code);
         }
-        Self { topic, code, left: numbers, overruns, _poster: PhantomData }
+        Self { topic, code, left: numbers, overruns, own }
     }
-}
 
-impl Topic<'_> {
-    /// Marks a slot as its claimer's.
+    /// Lends the next number, if there is one.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "no iterator: it lends one at a time, in order"
+    )]
     #[inline]
-    fn mark_own(&self, number: u64, code: u64, overruns: bool) {
-        let state_word = self.slot(number).state();
-        if overruns && !mutation::is(Mutation::MarkWithoutBarrier) {
-            // Full barrier (M5): then look who holds what is overwritten.
-            state_word.swap_full(state(number, code));
-        } else {
-            // Release (M2): whoever sees it marked knows whose it is.
-            state_word.store_beside_cas(state(number, code));
-        }
-    }
-}
-
-impl<'p, 'a> Iterator for Claims<'p, 'a> {
-    type Item = Claim<'p, 'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Claim<'p, 'a>> {
+    pub fn next(&mut self) -> Option<Claim<'_, 'a>> {
         let number = self.left.next()?;
-        Some(Claim {
-            topic: self.topic,
-            code: self.code,
-            number,
-            slot: self.topic.slot(number),
-            overruns: self.overruns,
-            _poster: PhantomData,
-        })
+        let slot = self.topic.slot(number);
+        let (topic, code, overruns) = (self.topic, self.code, self.overruns);
+        Some(Claim { topic, code, number, slot, overruns, own: self.own })
+    }
+
+    /// Makes messages that lie in their slots' cells [ready](Claim::ready), one number after the other; returns how many.
+    ///
+    /// `write` gets where the slot stands, which is no business of its but to be fetched from, and the cell; it puts a message into
+    /// the cell, and tells of it; it ends with `None`. The number is lent by
+    /// [`next`](Self::next) then; and so is one whose slot names a block, which the caller has to make its own.
+    #[inline(always)]
+    pub fn fill_cells(
+        &mut self,
+        mut write: impl FnMut(*const Wide, &'a [Wide]) -> Option<Entry>,
+    ) -> u64 {
+        let first = self.left.start;
+        if self.own.told != first {
+            return 0;
+        }
+        for (slot, cell) in self.topic.ring().walk(first) {
+            if self.left.is_empty() || slot.block().is_some() {
+                break;
+            }
+            let Some(entry) = write(slot.as_ptr(), cell) else { break };
+            slot.tell(&entry);
+            self.left.start += 1;
+        }
+        self.own.told = self.left.start;
+        self.left.start - first
+    }
+
+    /// Lets everybody read those messages that are [ready](Claim::ready), in order; the other numbers are aborted.
+    /// Returns how many were ready, and the last one's number.
+    #[inline]
+    pub fn publish(self) -> (u64, Option<Seq>) {
+        let count = self.own.told - self.own.to;
+        finish_told(self.topic, self.own);
+        let last = Seq::from_slot_number(self.own.to.wrapping_sub(1), self.topic.shape());
+        (count, (count > 0).then_some(last))
     }
 }
 
 impl Drop for Claims<'_, '_> {
+    #[inline]
     fn drop(&mut self) {
-        self.for_each(drop);
+        abort(self.topic, self.own, self.left.end);
+    }
+}
+
+/// Publishes those that are told.
+#[inline]
+fn finish_told(topic: &Topic<'_>, own: &mut Own) {
+    if mutation::is(Mutation::FinishFromTheRight) {
+        for number in (own.to..own.told).rev() {
+            finish(topic.slot(number), number, PUBLISHED);
+        }
+        return own.finish(own.told);
+    }
+    for (number, (slot, _)) in (own.to..own.told).zip(topic.ring().walk(own.to)) {
+        finish(slot, number, PUBLISHED);
+    }
+    own.finish(own.told);
+}
+
+/// Aborts what is not finished below `end`.
+#[inline]
+fn abort(topic: &Topic<'_>, own: &mut Own, end: u64) {
+    for number in own.to..end {
+        finish(topic.slot(number), number, ABORTED);
+    }
+    own.finish(end);
+}
+
+/// The slot's state says what became of its number.
+#[inline]
+fn finish(slot: Slot<'_>, number: u64, code: u64) {
+    if mutation::is(Mutation::PostWithoutRelease) {
+        slot.state().store_relaxed(state(number, code));
+    } else {
+        // Release (M1): whoever sees it published sees entry and payload. A helper may mark it at this
+        // moment, and then finds it finished, or is overwritten.
+        slot.state().store_beside_cas(state(number, code));
+    }
+}
+
+impl Topic<'_> {
+    /// Marks a slot as its claimer's, whose old message somebody may look at.
+    #[inline]
+    fn mark_overrun(&self, number: u64, code: u64) {
+        let state_word = self.slot(number).state();
+        if mutation::is(Mutation::MarkWithoutBarrier) {
+            state_word.store_beside_cas(state(number, code));
+        } else {
+            // Full barrier (M5): then look who holds what is overwritten.
+            state_word.swap_full(state(number, code));
+        }
     }
 }
 
 impl<'p, 'a> Claim<'p, 'a> {
     /// The only number of a claim.
     #[inline]
-    pub(crate) fn new(topic: &'p Topic<'a>, code: u64, number: u64, overruns: bool) -> Self {
-        // It need not be marked, as said in `Claims::new`.
+    pub(crate) fn new(
+        topic: &'p Topic<'a>,
+        code: u64,
+        number: u64,
+        overruns: bool,
+        own: &'p mut Own,
+    ) -> Self {
+        // Else it need not be marked, as said in `Claims::new`.
         if overruns {
-            topic.mark_own(number, code, overruns);
+            topic.mark_overrun(number, code);
         }
-        let slot = topic.slot(number);
-        Self { topic, code, number, slot, overruns, _poster: PhantomData }
+        Self { topic, code, number, slot: topic.slot(number), overruns, own }
     }
+
     /// Returns the message's number.
     #[must_use]
     #[inline]
@@ -120,7 +240,7 @@ impl<'p, 'a> Claim<'p, 'a> {
     #[must_use]
     #[inline]
     pub fn cell(&self) -> &'a [Wide] {
-        self.topic.cell_of(self.number)
+        self.topic.ring().cell(self.number)
     }
 
     /// Returns the message that the slot had before, which the caller makes its own now, and frees when the
@@ -133,8 +253,7 @@ impl<'p, 'a> Claim<'p, 'a> {
     /// [`Full`] when that list is full: the number can only be aborted then.
     #[inline]
     pub fn old(&mut self) -> Result<Option<Place>, Full> {
-        let old = Place::from_raw(self.slot.place().load());
-        let Some(place) = old.filter(|place| !place.is_in_cell()) else { return Ok(None) };
+        let Some(place) = self.slot.block() else { return Ok(None) };
         if !self.overruns || !self.topic.is_held(place.raw()) {
             return Ok(Some(place));
         }
@@ -174,26 +293,49 @@ impl<'p, 'a> Claim<'p, 'a> {
     }
 
     /// Lets everybody read the message, whose block is nobody's by now; returns its number.
-    #[inline]
-    pub fn publish(self) -> Seq {
+    ///
+    /// Those of its batch that were lent before are published first, if they are ready, or aborted.
+    #[inline(always)]
+    pub fn publish(mut self) -> Seq {
         let seq = self.seq();
-        let published = state(self.number, PUBLISHED);
-        if mutation::is(Mutation::PostWithoutRelease) {
-            self.slot.state().store_relaxed(published);
-        } else {
-            // Release (M1): whoever sees it published sees entry and payload. A helper may mark it at this
-            // moment, and then finds it published, or is overwritten.
-            self.slot.state().store_beside_cas(published);
-        }
+        self.finish(PUBLISHED);
         core::mem::forget(self);
         seq
+    }
+
+    /// The message, whose block is nobody's by now, is ready to be [published](Claims::publish) with its batch.
+    #[inline]
+    pub fn ready(self) {
+        if self.own.told == self.number {
+            self.own.told = self.number + 1;
+        }
+        core::mem::forget(self);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, code: u64) {
+        if self.own.to != self.number {
+            self.finish_before();
+        }
+        finish(self.slot, self.number, code);
+        self.own.finish(self.number + 1);
+    }
+}
+
+impl Claim<'_, '_> {
+    /// Those of its batch that were lent before come first (M2).
+    #[cold]
+    fn finish_before(&mut self) {
+        finish_told(self.topic, self.own);
+        abort(self.topic, self.own, self.number);
     }
 }
 
 impl Drop for Claim<'_, '_> {
+    #[inline]
     fn drop(&mut self) {
-        // Release: as a publication. What the slot still names, whoever has it next takes back.
-        self.slot.state().store_beside_cas(state(self.number, ABORTED));
+        // What the slot still names, whoever has it next takes back.
+        self.finish(ABORTED);
     }
 }
 

@@ -1,8 +1,9 @@
 //! Where everything of a topic lies in its words.
 
 use crate::group::Group;
+use crate::ring::Ring;
 use crate::seats::{SET, SeatSet};
-use crate::slot::{ABORTED, PUBLISHED, Place, SLOT, Seq, Slot, state};
+use crate::slot::{ABORTED, NOTE, PUBLISHED, Place, SLOT_WIDES, Seq, Slot, state};
 use am_layout::{Wide, Word};
 
 /// Readers that a topic can have at once.
@@ -25,7 +26,7 @@ pub const RETURNS: usize = if cfg!(loom) { 1 } else { 2 * MEMBERS };
 /// Wide words of a pair of cache lines: processors fetch two at a time.
 const LINE: usize = if cfg!(loom) { 4 } else { 16 };
 
-const MAGIC: u64 = 0x746f_7069_6300_0002; // "topic", version 2
+const MAGIC: u64 = 0x746f_7069_6300_0003; // "topic", version 3
 const MAGIC_AT: usize = 0;
 const SHAPE_AT: usize = 1;
 const SET_AT: usize = 2;
@@ -113,10 +114,10 @@ impl Shape {
     /// Returns how many wide words the topic needs, cells included.
     #[must_use]
     pub const fn wides(&self) -> usize {
-        WIDES_FIXED + (SLOT + self.cell_wides()) * self.slots() as usize
+        WIDES_FIXED + (SLOT_WIDES + NOTE + self.cell_wides()) * self.slots() as usize
     }
 
-    const fn cell_wides(&self) -> usize {
+    pub(crate) const fn cell_wides(&self) -> usize {
         self.cell_bytes as usize / size_of::<u64>()
     }
 
@@ -165,11 +166,8 @@ pub struct Topic<'a> {
     words: &'a [Word],
     /// Those before the slots.
     wides: &'a [Wide],
-    /// As many as a power of two.
-    slots: &'a [[Wide; SLOT]],
-    cells: &'a [Wide],
+    ring: Ring<'a>,
     groups: &'a [Wide],
-    cell_wides: usize,
     shape: Shape,
 }
 
@@ -221,10 +219,7 @@ impl<'a> Topic<'a> {
         let groups_at = if cfg!(loom) { shape.wides() } else { GROUPS_AT };
         let groups = wides.get(groups_at..groups_at + GROUPS * GROUP).unwrap_or_default();
         let (wides, rest) = wides[..shape.wides()].split_at(WIDES_FIXED);
-        let (slots, cells) = rest.split_at(SLOT * shape.slots() as usize);
-        let (slots, _) = slots.as_chunks();
-        let cell_wides = shape.cell_wides();
-        Ok(Self { words, wides, slots, cells, groups, cell_wides, shape })
+        Ok(Self { words, wides, ring: Ring::over(rest, &shape), groups, shape })
     }
 
     /// Returns what the topic is made with.
@@ -279,18 +274,18 @@ impl<'a> Topic<'a> {
         is_there.then(|| Place::from_raw(slot.place().load_relaxed())).flatten()
     }
 
-    /// Returns where a message's slot stands: for who will overwrite it soon, and wants its line before.
+    /// Returns where a message's slot and cell stand, to be fetched: for who will look at them, or write them, soon.
     #[must_use]
     #[inline]
-    pub fn slot_words(&self, seq: Seq) -> *const Wide {
-        self.slot(seq.slot_number(&self.shape)).0.as_ptr()
+    pub fn lines(&self, seq: Seq) -> (*const Wide, *const Wide) {
+        self.ring.lines(seq.0)
     }
 
     /// Returns where the message lies, or lay, whose slot this one will have. A hint.
     #[must_use]
     #[inline]
     pub fn last_place(&self, seq: Seq) -> Option<Place> {
-        Place::from_raw(self.slot(seq.slot_number(&self.shape)).place().load_relaxed())
+        Place::from_raw(self.slot(seq.0).place().load_relaxed())
     }
 
     /// Returns the cell of a message's slot, for its bytes; empty in a topic without cells.
@@ -300,12 +295,13 @@ impl<'a> Topic<'a> {
     #[must_use]
     #[inline]
     pub fn cell(&self, seq: Seq) -> &'a [Wide] {
-        self.cell_of(seq.slot_number(&self.shape))
+        // A message's number and its slot's differ by a turn.
+        self.ring.cell(seq.0)
     }
 
     #[inline]
-    pub(crate) fn cell_of(&self, number: u64) -> &'a [Wide] {
-        &self.cells[self.cell_wides * self.index_of(number)..][..self.cell_wides]
+    pub(crate) fn ring(&self) -> Ring<'a> {
+        self.ring
     }
 
     /// Returns the number that the next message will have.
@@ -332,12 +328,7 @@ impl<'a> Topic<'a> {
 
     #[inline]
     pub(crate) fn slot(&self, number: u64) -> Slot<'a> {
-        Slot(&self.slots[self.index_of(number)])
-    }
-
-    #[inline]
-    fn index_of(&self, number: u64) -> usize {
-        number as usize & (self.slots.len() - 1)
+        self.ring.slot(number)
     }
 
     #[inline]
@@ -378,7 +369,8 @@ impl<'a> Topic<'a> {
 }
 
 /// The numbers of the wide words that say something while few take part in a topic: its head, and the first seats,
-/// posters' numbers, orphans and slots, and of the first group the head, the first members and returns.
+/// posters' numbers, orphans, slots and notes, and of the first group the head, the first members and returns, of a topic
+/// with the fewest slots.
 ///
 /// For tools that damage them on purpose.
 #[doc(hidden)]
@@ -393,13 +385,16 @@ pub fn telling_wides() -> impl Iterator<Item = usize> {
     let returns_at = members_at + MEMBERS * MEMBER;
     let head = [MAGIC_AT, SHAPE_AT, SET_AT, TAIL_AT, JOINS_AT, JOINS_AT + 1, JOINS_AT + 2];
     let group = [GROUPS_AT, GROUPS_AT + 1, GROUPS_AT + 2];
-    let slots = WIDES_FIXED..WIDES_FIXED + SLOTS * SLOT;
+    let notes_at = WIDES_FIXED + (SLOT_WIDES << Shape::SLOTS_LOG_MIN);
+    let slots = WIDES_FIXED..WIDES_FIXED + SLOTS * SLOT_WIDES;
+    let notes = notes_at..notes_at + SLOTS * NOTE;
     (head.into_iter().chain(words(READERS_AT, LINE, 4)).chain(words(POSTERS_AT, 1, 1)))
         .chain(words(ORPHANS_AT, 2, 2))
         .chain(group)
         .chain(words(members_at, MEMBER, 3))
         .chain(words(returns_at, 1, 1))
         .chain(slots)
+        .chain(notes)
 }
 
 /// What the tail says: the number of the next message, and who claimed the one before.

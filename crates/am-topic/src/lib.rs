@@ -24,6 +24,7 @@ mod member;
 mod poster;
 mod reader;
 mod recover;
+mod ring;
 mod seats;
 mod slot;
 
@@ -41,4 +42,4 @@ pub use poster::{NoRoom, Poster};
 pub use reader::{Held, Next, Reader, Start};
 pub use recover::{Found, Morgue, Recoverer};
 pub use seats::{SEATS, SeatSet};
-pub use slot::{Entry, Place, Seq};
+pub use slot::{Entry, Place, SLOT_WIDES, Seq};

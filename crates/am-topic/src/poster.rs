@@ -1,6 +1,6 @@
 //! A poster: claims numbers, and knows how far it may go.
 
-use crate::claim::{Claim, Claims, Orphaned};
+use crate::claim::{Claim, Claims, Orphaned, Own};
 use crate::layout::{Flow, LEFT, POSTERS, Tail, Topic};
 use crate::slot::{FIRST_POSTER, Place, parts, state};
 use am_layout::mutation::{self, Mutation};
@@ -21,8 +21,15 @@ pub struct NoRoom;
 pub struct Poster<'a> {
     topic: Topic<'a>,
     number: usize,
+    gate: Gate,
+    own: Own,
+}
+
+/// How far readers let posters go, as last seen.
+#[derive(Debug)]
+struct Gate {
     /// No reader's cursor is below this number…
-    gate: u64,
+    cursor: u64,
     /// … if nobody joined since there had been so many.
     joins: u64,
 }
@@ -39,7 +46,8 @@ impl<'a> Topic<'a> {
             poster.load_relaxed() == 0 && poster.cas_full(0, owner.into()).is_ok()
         })?;
         // Nothing is known of the readers yet: the first claim looks.
-        Some(Poster { topic: *self, number, gate: 0, joins: u64::MAX })
+        let gate = Gate { cursor: 0, joins: u64::MAX };
+        Some(Poster { topic: *self, number, gate, own: Own::NONE })
     }
 
     /// Records who claimed the messages before the tail: before anybody moves the tail on, so that it is
@@ -106,6 +114,25 @@ impl<'a> Topic<'a> {
     }
 }
 
+impl Gate {
+    /// Tells whether every reader is done with what message `last` overwrites, when there were `joins` and the
+    /// next message is `next`.
+    #[inline]
+    fn passes(&mut self, topic: &Topic<'_>, last: u64, joins: u64, next: u64) -> bool {
+        let slots = topic.shape().slots();
+        if last < self.cursor.saturating_add(slots) && joins == self.joins {
+            return true;
+        }
+        self.look(topic, joins, next);
+        last < self.cursor.saturating_add(slots)
+    }
+
+    #[cold]
+    fn look(&mut self, topic: &Topic<'_>, joins: u64, next: u64) {
+        *self = Self { cursor: topic.lowest_cursor(next), joins };
+    }
+}
+
 impl<'a> Poster<'a> {
     /// Returns this poster's number in the topic, from 0.
     #[must_use]
@@ -131,17 +158,19 @@ impl<'a> Poster<'a> {
     #[inline]
     pub fn claim(&mut self, count: u64) -> Result<Claims<'_, 'a>, NoRoom> {
         let (numbers, overruns) = self.take_numbers(count)?;
-        Ok(Claims::new(&self.topic, self.code(), numbers, overruns))
+        let code = self.code();
+        Ok(Claims::new(&self.topic, code, numbers, overruns, &mut self.own))
     }
 
     /// Claims the next number.
     ///
     /// # Errors
     /// As [`claim`](Self::claim).
-    #[inline]
+    #[inline(always)]
     pub fn claim_one(&mut self) -> Result<Claim<'_, 'a>, NoRoom> {
         let (numbers, overruns) = self.take_numbers(1)?;
-        Ok(Claim::new(&self.topic, self.code(), numbers.start, overruns))
+        let code = self.code();
+        Ok(Claim::new(&self.topic, code, numbers.start, overruns, &mut self.own))
     }
 
     /// As [`claim`](Self::claim), but claims fewer when there is no room for all.
@@ -153,7 +182,8 @@ impl<'a> Poster<'a> {
         loop {
             match self.take_numbers(count) {
                 Ok((numbers, overruns)) => {
-                    return Ok(Claims::new(&self.topic, self.code(), numbers, overruns));
+                    let (topic, code) = (&self.topic, self.code());
+                    return Ok(Claims::new(topic, code, numbers, overruns, &mut self.own));
                 }
                 Err(NoRoom) => count = self.fewer(count).ok_or(NoRoom)?,
             }
@@ -164,7 +194,7 @@ impl<'a> Poster<'a> {
     fn fewer(&self, count: u64) -> Option<u64> {
         let fewer = if self.topic.shape().flow == Flow::Lossless {
             // The gate has just been looked for.
-            let end = self.gate.saturating_add(self.topic.shape().slots());
+            let end = self.gate.cursor.saturating_add(self.topic.shape().slots());
             end.saturating_sub(self.topic.load_tail().next).min(count - 1)
         } else {
             count / 2
@@ -173,9 +203,9 @@ impl<'a> Poster<'a> {
     }
 
     /// Claims numbers; tells whether a reader may look at what they overwrite.
-    #[inline]
+    #[inline(always)]
     fn take_numbers(&mut self, count: u64) -> Result<(Range<u64>, bool), NoRoom> {
-        let topic = self.topic;
+        let topic = &self.topic;
         let count = count.clamp(1, topic.shape().batch_max());
         for _ in 0..TRIES_MAX {
             let tail = topic.load_tail();
@@ -186,11 +216,20 @@ impl<'a> Poster<'a> {
             }
             let joins = topic.joins().load();
             let last = tail.next + count - 1;
-            if !self.passes(last, joins, tail.next) && topic.shape().flow == Flow::Lossless {
+            if !self.gate.passes(topic, last, joins, tail.next)
+                && topic.shape().flow == Flow::Lossless
+            {
                 return Err(NoRoom);
             }
-            topic.record(tail);
-            if !topic.is_finished(tail.next..tail.next + count) {
+            // What is this poster's own it need not look at: no line of a slot is waited for then.
+            let reaches = self.own.reaches(tail.next);
+            if !reaches {
+                topic.record(tail);
+            }
+            let turn_ago = tail.next.wrapping_sub(topic.shape().slots());
+            let is_free = (reaches && self.own.has(turn_ago))
+                || topic.is_finished(tail.next..tail.next + count);
+            if !is_free {
                 if topic.load_tail() == tail || mutation::is(Mutation::OvertakenFindsNoRoom) {
                     return Err(NoRoom);
                 }
@@ -200,29 +239,13 @@ impl<'a> Poster<'a> {
             let claimed = Tail { next: tail.next + count, last: self.code() };
             // Full barrier (M3, M5).
             if topic.tail().cas_full(tail.raw(), claimed.raw()).is_ok() {
-                let overruns = self.gate.saturating_add(topic.shape().slots()) <= last;
+                let overruns = self.gate.cursor.saturating_add(topic.shape().slots()) <= last;
                 let numbers = tail.next..claimed.next;
+                self.own.begin(tail.next);
                 return Ok((numbers, overruns));
             }
         }
         Err(NoRoom)
-    }
-
-    /// Tells whether every reader is done with what message `last` overwrites.
-    #[inline]
-    fn passes(&mut self, last: u64, joins: u64, next: u64) -> bool {
-        let slots = self.topic.shape().slots();
-        if last < self.gate.saturating_add(slots) && joins == self.joins {
-            return true;
-        }
-        self.look_for_gate(joins, next);
-        last < self.gate.saturating_add(slots)
-    }
-
-    #[cold]
-    fn look_for_gate(&mut self, joins: u64, next: u64) {
-        self.gate = self.topic.lowest_cursor(next);
-        self.joins = joins;
     }
 
     /// Takes one message out of the list of those whose slots went on while a reader held them, if the

@@ -3,7 +3,8 @@
 use crate::follow::{Leaders, NoLeader, ReaderId};
 use crate::hold::let_go;
 use crate::layout::{Flow, READERS, Seat, Shape, Topic};
-use crate::slot::{ABORTED, Entry, PUBLISHED, Seq, parts, state};
+use crate::slot::{ABORTED, Entry, PUBLISHED, Seq, Slot, parts, state};
+use am_layout::Wide;
 use am_layout::mutation::{self, Mutation};
 
 /// Where a reader begins. What was posted before it joined, and is gone, it has not missed, unless it asks for it.
@@ -220,6 +221,26 @@ impl<'a> Reader<'a> {
         self.topic.peek(number)
     }
 
+    /// Shows what lies `ahead` of the cursor and behind that, one after the other with its slot's cell, as far as it is
+    /// there and `each` wants more; as [`peek`](Self::peek) for each.
+    #[inline(always)]
+    pub fn peek_on(&self, ahead: u64, mut each: impl FnMut(Held, &'a [Wide]) -> bool) {
+        let shape = *self.topic.shape();
+        let first = self.cursor.saturating_add(ahead);
+        for (number, (slot, cell)) in (first..).zip(self.topic.ring().walk(first)) {
+            if !self.leaders.have_let_go(number) {
+                return;
+            }
+            let Look::Message(entry) = look(slot, number) else { return };
+            // The cursor keeps it in a lossless topic; in a lossy one it may have been overwritten meanwhile.
+            let stays = shape.flow == Flow::Lossless || self.topic.is_still(number);
+            let seq = Seq::from_slot_number(number, &shape);
+            if !stays || !each(Held { seq, entry }, cell) {
+                return;
+            }
+        }
+    }
+
     /// Goes on by `count` messages at once, all of which were [seen](Self::peek); one that is held counts.
     #[inline(always)]
     pub fn advance(&mut self, count: u64) {
@@ -254,25 +275,35 @@ impl Topic<'_> {
     #[inline(always)]
     pub(crate) fn peek(&self, number: u64) -> Option<Held> {
         let Look::Message(entry) = self.look_at(number) else { return None };
-        // It may have been overwritten while it was read.
-        am_layout::order_loads();
-        let same = self.slot(number).state().load() == state(number, PUBLISHED);
         let seq = Seq::from_slot_number(number, self.shape());
-        same.then_some(Held { seq, entry })
+        self.is_still(number).then_some(Held { seq, entry })
+    }
+
+    /// Tells whether message `number` was not overwritten while its slot was read.
+    #[inline]
+    fn is_still(&self, number: u64) -> bool {
+        am_layout::order_loads();
+        self.slot(number).state().load() == state(number, PUBLISHED)
     }
 
     #[inline(always)]
     pub(crate) fn look_at(&self, number: u64) -> Look {
-        let slot = self.slot(number);
-        // Acquire (M1): sees entry and payload.
-        let (seen, code) = parts(slot.state().load());
-        match (seen.cmp(&number), code) {
-            (core::cmp::Ordering::Less, _) => Look::Nothing,
-            (core::cmp::Ordering::Greater, _) => Look::Overrun,
-            (_, PUBLISHED) => slot.entry().map_or(Look::Aborted, Look::Message),
-            (_, ABORTED) => Look::Aborted,
-            _ => Look::Nothing,
-        }
+        look(self.slot(number), number)
+    }
+}
+
+#[inline(always)]
+fn look(slot: Slot<'_>, number: u64) -> Look {
+    // Acquire (M1): sees entry and payload.
+    let seen = slot.state().load();
+    if seen == state(number, PUBLISHED) {
+        return slot.entry().map_or(Look::Aborted, Look::Message);
+    }
+    let (seen, code) = parts(seen);
+    match seen.cmp(&number) {
+        core::cmp::Ordering::Greater => Look::Overrun,
+        core::cmp::Ordering::Equal if code == ABORTED => Look::Aborted,
+        _ => Look::Nothing,
     }
 }
 

@@ -100,7 +100,8 @@ impl Place {
 
     #[inline]
     pub(crate) fn from_raw(raw: u64) -> Option<Self> {
-        let (offset, len) = (raw as u32, (raw >> 32) as u32);
+        let (offset, high) = (raw as u32, (raw >> 32) as u32);
+        let len = if offset == Self::CELL { high & CELL_LEN } else { high };
         (offset != 0).then_some(Self { offset, len })
     }
 
@@ -109,6 +110,18 @@ impl Place {
         u64::from(self.offset) | u64::from(self.len) << 32
     }
 }
+
+// The place of a message in its cell has 21 bits to spare, which say what its note would.
+/// Its length.
+const CELL_LEN: u32 = 2 * Shape::CELL_BYTES_MAX - 1;
+const POSTER_SHIFT: u32 = CELL_LEN.count_ones();
+const POSTER: u32 = POSTERS_MAX - 1;
+const KIND_SHIFT: u32 = POSTER_SHIFT + POSTER.count_ones();
+const KIND: u32 = (1 << 14) - 1;
+/// They are in the note: they do not fit, or there is a tag.
+const NOTED: u32 = 1 << 31;
+const POSTERS_MAX: u32 = 64;
+const _: () = assert!(POSTERS <= POSTERS_MAX as usize && KIND_SHIFT + KIND.count_ones() == 31);
 
 /// What a slot says of its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,39 +136,116 @@ pub struct Entry {
     pub tag: u64,
 }
 
-/// Wide words of a slot.
-pub(crate) const SLOT: usize = 4;
+/// Wide words from one slot to the next.
+pub const SLOT_WIDES: usize = 2;
+/// Wide words of a note.
+pub(crate) const NOTE: usize = 2;
 
-/// One slot: its state, the message's place (0 for none), kind and poster, tag.
+/// One slot: its state, and the message's place (0 for none). What else there is to say of the message stands in the
+/// slot's note, or for short messages in the spare bits of the place: so their note's line is left alone.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot<'a>(pub &'a [Wide; SLOT]);
+pub(crate) struct Slot<'a> {
+    words: &'a [Wide; SLOT_WIDES],
+    notes: &'a [[Wide; NOTE]],
+    index: usize,
+}
 
 impl<'a> Slot<'a> {
+    #[inline(always)]
+    pub fn new(words: &'a [Wide; SLOT_WIDES], notes: &'a [[Wide; NOTE]], index: usize) -> Self {
+        Self { words, notes, index }
+    }
+
+    #[inline]
+    pub fn as_ptr(&self) -> *const Wide {
+        self.words.as_ptr()
+    }
+
     #[inline]
     pub fn state(&self) -> &'a Wide {
-        &self.0[0]
+        &self.words[0]
     }
 
     #[inline]
     pub fn place(&self) -> &'a Wide {
-        &self.0[1]
+        &self.words[1]
+    }
+
+    /// Kind and poster, tag.
+    #[inline]
+    pub fn note(&self) -> &'a [Wide; NOTE] {
+        &self.notes[self.index]
+    }
+
+    /// The block that the slot names, if it does.
+    #[inline]
+    pub fn block(&self) -> Option<Place> {
+        Place::from_raw(self.place().load()).filter(|place| !place.is_in_cell())
     }
 
     /// What the slot says; an allegation, until the state is seen unchanged.
     #[inline]
     pub fn entry(&self) -> Option<Entry> {
-        let place = Place::from_raw(self.place().load())?;
-        let kind = self.0[2].load_relaxed();
-        let (kind, poster) = (kind as u32, (kind >> 32) as u32);
-        Some(Entry { place, kind, poster, tag: self.0[3].load_relaxed() })
+        let raw = self.place().load();
+        let place = Place::from_raw(raw)?;
+        let brief = (raw >> 32) as u32;
+        if place.is_in_cell() && brief & NOTED == 0 {
+            let (poster, kind) = (brief >> POSTER_SHIFT & POSTER, brief >> KIND_SHIFT & KIND);
+            return Some(Entry { place, kind, poster, tag: 0 });
+        }
+        let [about, tag] = self.note();
+        let about = about.load_relaxed();
+        let (kind, poster) = (about as u32, (about >> 32) as u32);
+        Some(Entry { place, kind, poster, tag: tag.load_relaxed() })
     }
 
     /// Says what the message is; before it is published.
     #[inline]
     pub fn tell(&self, entry: &Entry) {
-        self.0[2].store_relaxed(u64::from(entry.kind) | u64::from(entry.poster) << 32);
-        self.0[3].store_relaxed(entry.tag);
+        let &Entry { place, kind, poster, tag } = entry;
+        let raw = if !place.is_in_cell() {
+            self.tell_note(entry);
+            place.raw()
+        } else if kind <= KIND && poster <= POSTER && tag == 0 {
+            let brief = poster << POSTER_SHIFT | kind << KIND_SHIFT;
+            place.raw() | u64::from(brief) << 32
+        } else {
+            self.tell_note(entry);
+            place.raw() | u64::from(NOTED) << 32
+        };
         // Release (M4): a recoverer that finds the place finds the block as it was before.
-        self.place().store(entry.place.raw());
+        self.place().store(raw);
+    }
+
+    #[inline]
+    fn tell_note(&self, entry: &Entry) {
+        let [about, tag] = self.note();
+        about.store_relaxed(u64::from(entry.kind) | u64::from(entry.poster) << 32);
+        tag.store_relaxed(entry.tag);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_says_what_it_was_told_whatever_has_room_in_it() {
+        let (words, notes) = ([Wide::new(0), Wide::new(0)], [[Wide::new(0), Wide::new(0)]]);
+        let slot = Slot::new(&words, &notes, 0);
+        let places = [0, 64, Shape::CELL_BYTES_MAX].map(Place::in_cell);
+        let block = Place { offset: 7, len: u32::MAX };
+        for place in places.into_iter().chain([block]) {
+            for kind in [0, 1, KIND, KIND + 1, u32::MAX] {
+                for poster in [0, POSTER, POSTER + 1, u32::MAX] {
+                    for tag in [0, 1, u64::MAX] {
+                        let entry = Entry { place, kind, poster, tag };
+                        slot.tell(&entry);
+                        assert_eq!(slot.entry(), Some(entry));
+                        assert_eq!(slot.block(), (place == block).then_some(block));
+                    }
+                }
+            }
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::step::{Change, Damage, Length, Place, TopicWord};
 
 /// Bytes of a block's header.
 const HEADER_BYTES: u64 = 32;
-/// Slots of each topic, and wide words of one.
+/// Slots of each topic, and wide words of one with its note; first all slots, then all notes.
 const SLOTS: usize = 128;
 const SLOT_WIDES: usize = 4;
 /// Slots of the roster that a victim may use.
@@ -175,8 +175,9 @@ impl TopicWord {
             }
             Self::Sleep(bell) => topic + if bell { 0 } else { Topic::WORDS - 1 },
             Self::Slot(slot, n) => {
-                let slot = WIDES_FIXED + SLOT_WIDES * (usize::from(slot) % SLOTS);
-                wide(slot) + usize::from(n) % (2 * SLOT_WIDES)
+                let (slot, half) = (usize::from(slot) % SLOTS, usize::from(n) % (2 * SLOT_WIDES));
+                let (note, word) = (half / SLOT_WIDES, half % SLOT_WIDES);
+                wide(WIDES_FIXED + 2 * SLOTS * note + 2 * slot) + word
             }
             Self::Message(slot, n) => {
                 // Its place is the slot's second word, the offset in the lower half.

@@ -1,7 +1,7 @@
 //! AtomicMatrix: a lossless topic of bytes, payloads written and read where they lie.
 
 use anyhow::{Context, Result};
-use atomic_matrix::{Matrix, Poster, Reader, Topic, WaitStrategy};
+use atomic_matrix::{Matrix, MessageSet, Poster, Reader, Topic, WaitStrategy};
 use uuid::Uuid;
 
 use crate::messages::medium::{Draft, Medium, Plan, Post, Read};
@@ -20,11 +20,23 @@ pub struct Ours {
 }
 
 impl Ours {
+    /// Makes the matrix and a topic of that set.
+    fn create_of<S: MessageSet + ?Sized>(plan: &Plan) -> Result<Self> {
+        let matrix = Matrix::builder().size(SEGMENT_BYTES).create(&plan.id.to_string());
+        let matrix = matrix.context("cannot create the matrix")?;
+        matrix.topic::<S>(TOPIC).capacity(plan.depth as u64).create()?;
+        Ok(Self { matrix, id: plan.id })
+    }
+
     /// Opens the topic anew: a forked process cannot use what it inherits.
-    fn open(&self) -> Result<Topic<[u8]>> {
+    fn open_of<S: MessageSet + ?Sized>(&self) -> Result<Topic<S>> {
         let matrix = Matrix::builder().open(&self.id.to_string());
         let matrix = matrix.context("cannot open the matrix")?;
-        matrix.topic::<[u8]>(TOPIC).open().context("cannot open the topic")
+        matrix.topic::<S>(TOPIC).open().context("cannot open the topic")
+    }
+
+    fn open(&self) -> Result<Topic<[u8]>> {
+        self.open_of()
     }
 }
 
@@ -33,10 +45,7 @@ impl Medium for Ours {
     type Reader = Reader<[u8]>;
 
     fn create(plan: &Plan) -> Result<Self> {
-        let matrix = Matrix::builder().size(SEGMENT_BYTES).create(&plan.id.to_string());
-        let matrix = matrix.context("cannot create the matrix")?;
-        matrix.topic::<[u8]>(TOPIC).capacity(plan.depth as u64).create()?;
-        Ok(Self { matrix, id: plan.id })
+        Self::create_of::<[u8]>(plan)
     }
 
     fn poster(&mut self, _number: usize) -> Result<Poster<[u8]>> {
@@ -77,68 +86,63 @@ impl Read for Reader<[u8]> {
     }
 }
 
-/// The same, posted and read many at a time.
-pub struct OursBatched {
-    ours: Ours,
-    bytes: usize,
+/// The same, posted and read many at a time: a topic of arrays of that length.
+pub struct OursBatched<const BYTES: usize>(Ours);
+
+impl<const BYTES: usize> OursBatched<BYTES> {
+    fn open(&self) -> Result<Topic<[u8; BYTES]>> {
+        self.0.open_of()
+    }
 }
 
-impl Medium for OursBatched {
-    type Poster = BatchPoster;
-    type Reader = BatchReader;
+impl<const BYTES: usize> Medium for OursBatched<BYTES> {
+    type Poster = BatchPoster<BYTES>;
+    type Reader = BatchReader<BYTES>;
 
     fn create(plan: &Plan) -> Result<Self> {
-        Ok(Self { ours: Ours::create(plan)?, bytes: plan.bytes })
+        Ok(Self(Ours::create_of::<[u8; BYTES]>(plan)?))
     }
 
-    fn poster(&mut self, number: usize) -> Result<BatchPoster> {
-        let payloads = vec![vec![0; self.bytes]; BATCH];
-        Ok(BatchPoster { poster: self.ours.poster(number)?, payloads })
+    fn poster(&mut self, _number: usize) -> Result<Self::Poster> {
+        Ok(BatchPoster(self.open()?.poster()?))
     }
 
-    fn reader(&mut self, number: usize) -> Result<BatchReader> {
-        Ok(BatchReader(self.ours.reader(number)?))
+    fn reader(&mut self, _number: usize) -> Result<Self::Reader> {
+        Ok(BatchReader(self.open()?.reader().wait(WaitStrategy::YIELD).open()?))
     }
 
     fn audit(self) -> Vec<String> {
-        self.ours.audit()
+        self.0.audit()
     }
 }
 
-/// A poster that copies its messages into the segment.
-pub struct BatchPoster {
-    poster: Poster<[u8]>,
-    payloads: Vec<Vec<u8>>,
-}
+/// A poster whose messages are made where they are read.
+pub struct BatchPoster<const BYTES: usize>(Poster<[u8; BYTES]>);
 
-impl Post for BatchPoster {
+impl<const BYTES: usize> Post for BatchPoster<BYTES> {
     fn post(&mut self, draft: &Draft) -> Result<()> {
-        let payload = &mut self.payloads[0];
-        draft.write(payload);
-        self.poster.post(&payload[..])?;
+        let mut payload = [0; BYTES];
+        draft.write(&mut payload);
+        self.0.post(&payload)?;
         Ok(())
     }
 
     #[inline(always)]
     fn post_many(&mut self, draft: &mut Draft, count: u32) -> Result<()> {
-        let mut left = count as usize;
-        while left > 0 {
-            let batch = &mut self.payloads[..left.min(BATCH)];
-            for payload in batch.iter_mut() {
-                draft.write(payload);
-                draft.number += 1;
-            }
-            self.poster.post_many(batch.iter().map(|payload| &payload[..]))?;
-            left -= batch.len();
-        }
+        self.0.post_from_fn(count.into(), |_| {
+            let mut payload = [0; BYTES];
+            draft.write(&mut payload);
+            draft.number += 1;
+            payload
+        })?;
         Ok(())
     }
 }
 
 /// A reader that takes many at once.
-pub struct BatchReader(Reader<[u8]>);
+pub struct BatchReader<const BYTES: usize>(Reader<[u8; BYTES]>);
 
-impl Read for BatchReader {
+impl<const BYTES: usize> Read for BatchReader<BYTES> {
     #[inline(always)]
     fn read(&mut self, mut look: impl FnMut(&[u8])) -> Result<u64> {
         let Some(batch) = self.0.try_read_many(BATCH) else { return Ok(0) };

@@ -259,7 +259,6 @@ impl<'c, Q: MessageSet + ?Sized, A: MessageSet + ?Sized> RequestLoan<'c, Q, A> {
     ///
     /// # Errors
     /// [`RequestError::TooManyOutstanding`] and [`PostError::Full`] with the loan; [`PostError::Memory`] without.
-    #[expect(clippy::result_large_err, reason = "the loan comes back as it is, without the heap")]
     pub fn try_send(self) -> Result<Pending<'c, Q, A>, (Option<Self>, RequestError)> {
         if let Err(error) = self.client.reserve() {
             return Err((Some(self), error));

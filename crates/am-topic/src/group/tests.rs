@@ -18,7 +18,7 @@ fn with_topic(test: impl Fn(Topic<'_>)) {
 fn post(topic: Topic<'_>, count: u64) -> Result<(), NoRoom> {
     let mut poster = topic.poster(1).unwrap();
     for _ in 0..count {
-        let mut claim = poster.claim(1)?.next().unwrap();
+        let mut claim = poster.claim_one()?;
         claim.tell(&Entry { place: Place { offset: 1, len: 8 }, kind: 0, poster: 0, tag: 0 });
         claim.publish();
     }

@@ -40,10 +40,10 @@ fn shape(flow: Flow, cell_bytes: u32) -> Shape {
 #[test]
 fn head_of_a_fresh_topic_says_what_it_is_made_with() {
     let words = Words::of(shape(Flow::Lossless, 64));
-    assert_eq!(words.wide(0).to_be_bytes(), *b"topic\0\0\x02");
+    assert_eq!(words.wide(0).to_be_bytes(), *b"topic\0\0\x03");
     assert_eq!(words.wide(1), 7 | 64 << 8 | 1 << 33);
     assert_eq!((words.wide(2), words.wide(16)), (0xabcd, 128 << 8));
-    assert_eq!(words.wide(SLOTS_AT + 4 * 5), 5 << 8, "slot 5, as if aborted in the turn before");
+    assert_eq!(words.wide(SLOTS_AT + 2 * 5), 5 << 8, "slot 5, as if aborted in the turn before");
     assert_eq!(words.1.len(), SLOTS_AT + 128 * (4 + 8));
     let lossy = Words::of(shape(Flow::Lossy, 0));
     assert_eq!(lossy.wide(1), 7 | 1 << 32 | 1 << 33);
@@ -77,8 +77,13 @@ fn words_of_a_topic_lie_where_they_are_said_to() {
     let returns: Vec<usize> = group.entries().map(at).collect();
     assert_eq!(returns, (head + 272..head + 336).collect::<Vec<_>>());
     assert_eq!((head + 336, at(topic.slot(0).state())), (SLOTS_AT, SLOTS_AT));
-    assert_eq!(at(topic.slot(127).place()), SLOTS_AT + 4 * 127 + 1);
-    assert_eq!(at(&topic.cell_of(127)[0]), SLOTS_AT + 4 * 128 + 8 * 127);
+    assert_eq!(at(topic.slot(127).place()), SLOTS_AT + 2 * 127 + 1);
+    assert_eq!(at(&topic.ring().cell(127)[0]), SLOTS_AT + 4 * 128 + 8 * 127);
+    let note = topic.slot(127).note();
+    assert_eq!(
+        [&note[0], &note[1]].map(at),
+        [0, 1].map(|word| SLOTS_AT + 2 * 128 + 2 * 127 + word)
+    );
     assert!(std::ptr::eq(topic.wakes(), &words.0[0]) && std::ptr::eq(topic.asleep(), &words.0[32]));
 }
 
@@ -111,9 +116,17 @@ fn message_from_post_to_read_is_in_the_words_as_told() {
     claim.tell(&Entry { place: Place::in_cell(8), kind: 5, poster: 6, tag: 7 });
     claim.publish();
     // The first message has number 128, and so the first slot.
-    let slot = [0, 1, 2, 3].map(|word| words.wide(SLOTS_AT + word));
-    assert_eq!(slot, [128 << 8 | 1, 0xffff_ffff | 8 << 32, 5 | 6 << 32, 7]);
+    let slot = [0, 1].map(|word| words.wide(SLOTS_AT + word));
+    assert_eq!(slot, [128 << 8 | 1, 0xffff_ffff | 8 << 32 | 1 << 63]);
+    let note = [0, 1].map(|word| words.wide(SLOTS_AT + 2 * 128 + word));
+    assert_eq!(note, [5 | 6 << 32, 7]);
     assert_eq!(words.wide(SLOTS_AT + 4 * 128), 77);
+    // Without a tag it needs no note.
+    let mut claim = poster.claim_one().unwrap();
+    claim.tell(&Entry { place: Place::in_cell(8), kind: 5, poster: 6, tag: 0 });
+    claim.publish();
+    assert_eq!(words.wide(SLOTS_AT + 3), 0xffff_ffff | 8 << 32 | 6 << 43 | 5 << 49);
+    assert_eq!(words.wide(SLOTS_AT + 2 * 128 + 2), 0);
 
     assert!(matches!(reader.next(), Next::Message(_)));
     reader.done();

@@ -93,6 +93,24 @@ fn posters_that_go_around_at_once_wait_for_each_other() {
     });
 }
 
+/// A poster that was alone, and need not look at slots, looks again when another one came in between.
+#[test]
+fn poster_that_was_alone_waits_for_one_that_came_in_between() {
+    check(2, || {
+        with_world(1, Flow::Lossless, 6, |world| {
+            let [mut one, mut two] = two_hands(world);
+            assert!(one.post(10));
+            let poster = spawn(move || {
+                two.post_each([20]);
+            });
+            one.post_each([11, 12]);
+            poster.join().unwrap();
+            drop(one);
+            world.assert_sound();
+        });
+    });
+}
+
 /// A poster that lost its number to another one does not say that there is no room, if there is.
 #[test]
 fn poster_that_another_one_overtakes_finds_the_room_that_there_is() {

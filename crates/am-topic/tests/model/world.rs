@@ -278,21 +278,20 @@ impl<'a> Hand<'a> {
     pub fn post_all(&mut self, values: &[u64]) -> bool {
         self.collect();
         let loans: Vec<_> = values.iter().map(|&value| (value, self.loan(value))).collect();
-        let Ok(claims) = self.poster.claim(values.len() as u64) else {
+        let Ok(mut claims) = self.poster.claim(values.len() as u64) else {
             loans.iter().for_each(|&(_, loan)| Self::keep(self.world, &mut self.kept, loan));
             return false;
         };
-        let mut written = Vec::new();
-        for (claim, (value, loan)) in claims.zip(loans) {
+        for (value, loan) in loans {
+            let Some(claim) = claims.next() else { break };
             if let Some(claim) =
                 Self::fill(self.world, self.owner, &mut self.kept, claim, value, loan)
             {
                 self.posted.push(value);
-                written.push(claim);
+                claim.ready();
             }
         }
-        // All at the end, as batches are published.
-        written.into_iter().for_each(|claim| _ = claim.publish());
+        claims.publish();
         true
     }
 

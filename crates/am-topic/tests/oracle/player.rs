@@ -207,12 +207,17 @@ impl<'a> Player<'a> {
         };
         assert!(room, "there is no room for {count}");
         let acts = &acts[..acts.len().min(count as usize)];
+        // Some batches are published together, which nobody here can tell.
+        let together = stop.is_none() && self.values % 2 == 1;
         for &act in acts {
-            self.finish(owner, claims.next().expect("claimed"), act);
+            self.finish(owner, claims.next().expect("claimed"), act, together);
         }
-        let Some(stage) = stop else { return Vec::new() };
+        let Some(stage) = stop else {
+            claims.publish();
+            return Vec::new();
+        };
         let mut pending = Vec::new();
-        for claim in claims.by_ref() {
+        while let Some(claim) = claims.next() {
             pending.push(claim.seq().0);
             self.fates.push(Fate::Pending);
             self.stop(owner, claim, stage);
@@ -221,7 +226,7 @@ impl<'a> Player<'a> {
         pending
     }
 
-    fn finish(&mut self, owner: u32, mut claim: Claim<'_, 'a>, act: Act) {
+    fn finish(&mut self, owner: u32, mut claim: Claim<'_, 'a>, act: Act, together: bool) {
         let number = claim.seq().0;
         assert_eq!(number, self.next());
         if matches!(act, Act::Drop) || !self.take_old(owner, &mut claim) {
@@ -238,7 +243,11 @@ impl<'a> Player<'a> {
         self.heap.free_all(owner);
         let place = self.tell(owner, &mut claim);
         self.heap.pass(place, owner, NOBODY);
-        claim.publish();
+        if together {
+            claim.ready();
+        } else {
+            claim.publish();
+        }
         let value = self.heap.value(place);
         self.fates.push(Fate::Published(value));
     }

@@ -72,7 +72,7 @@ impl World {
     pub fn post(&self, poster: &mut Poster<'_>, value: u64) -> Result<Seq, NoRoom> {
         self.collect(poster);
         let number = poster.number() as u32;
-        let mut claim = poster.claim(1)?.next().unwrap();
+        let mut claim = poster.claim_one()?;
         let old = claim.old().expect("few are held");
         if let Some(place) = old {
             claim.forget();
