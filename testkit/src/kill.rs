@@ -10,6 +10,8 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 use crate::accounts::Care;
 use crate::ops::{self, Op};
@@ -69,12 +71,18 @@ pub fn run(args: &Args) -> Result<Verdict> {
         Some(part) => {
             // Whoever started this one may be interrupted.
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+            stay_on_one_core(part)?;
             return Ok(run_part(ops.iter().skip(part).step_by(jobs), args));
         }
         None => {
             println!("seed {}", args.seed);
             println!("{}", row(["operation", "steps", "changes", "tried", "covered", "failed"]));
-            if jobs == 1 { run_part(ops.iter(), args) } else { run_parts(args, jobs, ops.len())? }
+            if jobs == 1 {
+                stay_on_one_core(0)?;
+                run_part(ops.iter(), args)
+            } else {
+                run_parts(args, jobs, ops.len())?
+            }
         }
     };
     if args.self_test {
@@ -82,6 +90,18 @@ pub fn run(args: &Args) -> Result<Verdict> {
         total.failures = u64::from(total.failures == 0);
     }
     Ok(total)
+}
+
+/// Keeps this process, and the children it will step through, on one of the cores it may use. Each
+/// step is a turn of the child and one of its tracer; on two cores each turn would wake the other one.
+fn stay_on_one_core(part: usize) -> Result<()> {
+    let this = Pid::from_raw(0);
+    let usable = sched_getaffinity(this)?;
+    let cores: Vec<usize> =
+        (0..CpuSet::count()).filter(|&core| usable.is_set(core) == Ok(true)).collect();
+    let mut one = CpuSet::new();
+    one.set(cores[part % cores.len()])?;
+    Ok(sched_setaffinity(this, &one)?)
 }
 
 fn chosen(args: &Args) -> Vec<Op> {
