@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::process::{self, cargo};
 use crate::verdict::{Outcome, Verdict};
-use crate::{endurance, hostile, kill, messages, model};
+use crate::{endurance, hostile, kill, messages, model, program};
 
 /// Which part of the gate.
 #[derive(clap::Args, Debug)]
@@ -140,9 +140,7 @@ fn hostile(self_test: bool) -> Result<()> {
 }
 
 fn handover() -> Result<()> {
-    let mut command = cargo(["run", "--quiet", "--release", "--package=atomic-matrix"]);
-    command.arg("--example=handover");
-    must_hold(Outcome::Judged(process::run_judging(&mut command)?))
+    must_hold(Outcome::Judged(process::run_judging(&mut program::example("handover")?)?))
 }
 
 /// A verb run as a step: what it finds wrong is an error of the step.
