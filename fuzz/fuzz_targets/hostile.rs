@@ -17,7 +17,7 @@ thread_local! {
 fuzz_target!(|steps: Vec<Step>| {
     BED.with(|bed| {
         let bed =
-            bed.get_or_init(|| Bed::guarded(384 << 10, (40, 30)).expect("memory for a segment"));
+            bed.get_or_init(|| Bed::guarded(576 << 10, (40, 30)).expect("memory for a segment"));
         // A panic, a signal or a hang is the fuzzer's to notice.
         play_steps(bed, &steps).expect("what is handed out lies in a sector");
     });

@@ -1,16 +1,14 @@
 //! What must be true of a heap after one of its users died, byte by byte.
 
-use std::sync::Mutex;
-
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use atomic_matrix::{Error, Matrix, Offset};
 
 use crate::common_ops::judge_commons;
 use crate::ops::{A, B, Fate, Op};
 use crate::pattern;
 use crate::product::{self, Recovered};
+use crate::scene::Scene;
 use crate::stage::{Given, Shape, Stage};
-use crate::topic_scene::Scene;
 
 /// Calls of recovery before it counts as endless.
 const RECOVERIES_MAX: usize = 4;
@@ -43,18 +41,23 @@ pub enum Care {
 ///
 /// # Errors
 /// The first thing that is not as it must be.
-pub fn judge(stage: &mut Stage<'_>, op: &Op, when: When, care: Care) -> Result<u64> {
+pub fn judge(
+    stage: &mut Stage<'_>,
+    mut scene: Option<Scene>,
+    op: &Op,
+    when: When,
+    care: Care,
+) -> Result<u64> {
     let recovered = match care {
         Care::Recover => recover(stage.matrix)?,
         Care::WorkAndRecover => {
             work(stage, op.full).context("before recovery")?;
-            stage.scene.as_mut().map_or(Ok(()), |scene| lone(scene)?.go_on(when))?;
+            scene.as_mut().map_or(Ok(()), |scene| scene.go_on(stage.matrix, when))?;
             recover(stage.matrix)?
         }
         Care::Neglect => Recovered::default(),
     };
-    if let Some(scene) = stage.scene.take() {
-        let scene = scene.into_inner().map_err(|_| anyhow!("a thread panicked"))?;
+    if let Some(scene) = scene {
         scene.judge(stage, op, when, recovered.claims)?;
     }
     if op.spoiled {
@@ -84,10 +87,6 @@ pub fn judge(stage: &mut Stage<'_>, op: &Op, when: When, care: Care) -> Result<u
     whole(stage.matrix).context("after more work")?;
     product::alone(stage.matrix)?;
     Ok(recovered.blocks)
-}
-
-fn lone(scene: &mut Mutex<Scene>) -> Result<&mut Scene> {
-    scene.get_mut().map_err(|_| anyhow!("a thread panicked"))
 }
 
 /// Recovers until nothing is deferred. With nobody else alive, the first call must do.

@@ -67,7 +67,7 @@ impl<'a> Actor<'a> {
         self.stage.map_or(&[], |stage| &stage.given[self.number])
     }
 
-    fn name(&self) -> Result<&'a str> {
+    pub(crate) fn name(&self) -> Result<&'a str> {
         self.name.context("the segment has no name")
     }
 

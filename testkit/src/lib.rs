@@ -5,16 +5,26 @@
 
 pub mod accounts;
 pub mod acts;
+mod asker;
+mod bells;
 mod cache_acts;
 mod cache_ops;
 mod common_ops;
 pub mod hostile;
 pub mod kill;
+mod letter;
 pub mod ops;
 pub mod pair;
 pub mod pattern;
 pub mod process;
 pub mod product;
+pub mod scene;
+mod service_acts;
+mod service_ops;
+pub mod service_plot;
+pub mod service_scene;
+mod sleep_acts;
+mod sleep_ops;
 pub mod soak;
 pub mod stage;
 pub mod stepper;

@@ -2,7 +2,8 @@
 //!
 //! A row is a name, a layout ([`Stage::lay`](crate::stage::Stage::lay)), and what the actor does, which it marks with
 //! [`Actor::mark`](crate::acts::Actor::mark). Actors work on the sectors directly; those with a thread cache
-//! are in `cache_ops`, those on common blocks and names in `common_ops`, those on topics in `topic_ops`. What must be true of a killed actor follows from a few words beside it: what
+//! are in `cache_ops`, those on common blocks and names in `common_ops`, those on topics in `topic_ops` and
+//! `sleep_ops`, those on services in `service_ops`. What must be true of a killed actor follows from a few words beside it: what
 //! becomes of the blocks it was given, and how many it gives away to nobody.
 
 use atomic_matrix::SectorId;
@@ -15,9 +16,11 @@ use crate::acts::{
 };
 use crate::cache_ops;
 use crate::common_ops::{self, Commons};
+use crate::scene::Plot;
+use crate::service_ops;
+use crate::sleep_ops;
 use crate::stage::Shape;
 use crate::topic_ops;
-use crate::topic_plot::Plot;
 
 /// The actor whose operation is interrupted.
 pub const A: usize = 0;
@@ -94,7 +97,7 @@ pub struct Op {
     pub full: bool,
     /// Common blocks that there must be.
     pub commons: Commons,
-    /// The topic that there is, and what must become of it.
+    /// The topic or service that there is, and what must become of it.
     pub plot: Option<Plot>,
     /// What the survivor does meanwhile.
     pub meanwhile: Option<Meanwhile>,
@@ -103,6 +106,8 @@ pub struct Op {
     pub victim: Option<(Act, u64)>,
     /// What actor B does from beginning to end while actor A sleeps.
     pub beside: Option<Beside>,
+    /// It sleeps in the kernel: it is killed in the middle of system calls, too.
+    pub dozes: bool,
     /// It takes long and tells little that others do not: only where all is asked for.
     pub thorough: bool,
     /// Of what would be interrupted in the gate only every so-manyth instruction is, and both ends.
@@ -128,6 +133,7 @@ impl Op {
             meanwhile: None,
             victim: None,
             beside: None,
+            dozes: false,
             thorough: false,
             stride: 1,
         }
@@ -141,15 +147,15 @@ impl Op {
         Self { strays, ..self }
     }
 
-    pub(crate) fn plot(self, plot: Plot) -> Self {
-        Self { plot: Some(plot), ..self }
+    pub(crate) fn plot(self, plot: impl Into<Plot>) -> Self {
+        Self { plot: Some(plot.into()), ..self }
     }
 
     pub(crate) fn commons(self, commons: Commons) -> Self {
         Self { commons, ..self }
     }
 
-    fn named(self) -> Self {
+    pub(crate) fn named(self) -> Self {
         Self { named: true, ..self }
     }
 
@@ -167,6 +173,10 @@ impl Op {
 
     pub(crate) fn thorough_if(self, thorough: bool) -> Self {
         Self { thorough, ..self }
+    }
+
+    pub(crate) fn dozes(self) -> Self {
+        Self { dozes: true, ..self }
     }
 
     pub(crate) fn stride(self, stride: usize) -> Self {
@@ -198,6 +208,8 @@ pub fn all() -> Vec<Op> {
     common_ops::all(small, &mut ops);
     common_ops::all(Shape::Three, &mut ops);
     topic_ops::all(&mut ops);
+    sleep_ops::all(&mut ops);
+    service_ops::all(&mut ops);
     ops
 }
 
@@ -211,6 +223,7 @@ pub fn pairs() -> Vec<Op> {
     }
     cache_ops::pairs(Shape::Only(SectorId::Small), &mut pairs);
     topic_ops::pairs(&mut pairs);
+    service_ops::pairs(&mut pairs);
     pairs
 }
 

@@ -122,7 +122,7 @@ struct Slept {
 /// Lets A sleep once.
 fn sleep_at(op: &Op, script: Script, trace: &Trace, sleep: Sleep) -> Result<Slept> {
     let ground = Ground::new(op)?;
-    let mut stage = ground.stage(op)?;
+    let (mut stage, scene) = ground.stage(op)?;
     let mut sleeper = ground.start(op, stage.as_ref(), A)?;
     // B attaches before C dies, or else it would find nothing of it; without a C, while A sleeps.
     let attach = || ground.start(op, stage.as_ref(), B).context("beside");
@@ -148,7 +148,7 @@ fn sleep_at(op: &Op, script: Script, trace: &Trace, sleep: Sleep) -> Result<Slep
         ensure!(taken == 0, "{taken} bytes were recovered, and nobody had died");
     }
     let when = end(sleeper, sleep.ending)?;
-    judge(stage, op, when, Care::Recover)?;
+    judge(stage, scene, op, when, Care::Recover)?;
     Ok(Slept { beside: steps, recovered })
 }
 

@@ -1,7 +1,6 @@
 //! A segment whose heap has a known shape, and the survivor who keeps blocks in it.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use am_layout::ROSTER_AT_BYTES;
@@ -11,7 +10,7 @@ use atomic_matrix::{Block, Geometry, Matrix, Offset, SectorId};
 use std::os::fd::AsFd;
 
 use crate::pattern;
-use crate::topic_scene::Scene;
+use crate::scene::Cue;
 
 /// Bytes of a block's header.
 const HEADER_BYTES: usize = 32;
@@ -27,10 +26,12 @@ pub enum Shape {
     Three,
     /// As the small sector alone, with room for a topic.
     Topic,
+    /// The same, with room for a service.
+    Service,
 }
 
 impl Shape {
-    /// Every shape but that of topics, in the order of the table of operations.
+    /// Every shape but those of topics and services, in the order of the table of operations.
     pub const ALL: [Shape; 4] = [
         Shape::Only(SectorId::Small),
         Shape::Only(SectorId::Medium),
@@ -47,6 +48,7 @@ impl Shape {
             Shape::Only(SectorId::Large) => "large",
             Shape::Three => "three",
             Shape::Topic => "topic",
+            Shape::Service => "service",
         }
     }
 
@@ -60,6 +62,7 @@ impl Shape {
             Shape::Only(SectorId::Large) => (1 << 20, 0, 0),
             Shape::Three => (512 << 10, 20, 30),
             Shape::Topic => (144 << 10, 100, 0),
+            Shape::Service => (320 << 10, 100, 0),
         };
         Matrix::builder().size(size_bytes).split(small, medium)
     }
@@ -67,7 +70,7 @@ impl Shape {
     fn sector(self) -> usize {
         match self {
             Shape::Only(sector) => sector as usize,
-            Shape::Three | Shape::Topic => 0,
+            Shape::Three | Shape::Topic | Shape::Service => 0,
         }
     }
 }
@@ -109,6 +112,8 @@ impl Drop for Name {
     fn drop(&mut self) {
         // Error: there is no such file, which is what is wanted.
         let _ = std::fs::remove_file(self.path());
+        // Of readers that died with an operation that did not end as it must.
+        am_shm::Bell::sweep(&self.path());
     }
 }
 
@@ -136,8 +141,8 @@ pub struct Stage<'m> {
     pub raw: Vec<Given>,
     /// Blocks given to the actors A, B and C.
     pub given: [Vec<Given>; 3],
-    /// The topic, if there is one. Nobody waits for it: the lock lets an actor's threads share the stage.
-    pub scene: Option<Mutex<Scene>>,
+    /// What actors must know of the topic or service, if there is one.
+    pub cue: Cue,
 }
 
 impl<'m> Stage<'m> {
@@ -158,7 +163,7 @@ impl<'m> Stage<'m> {
             held: Vec::new(),
             raw: Vec::new(),
             given: Default::default(),
-            scene: None,
+            cue: Cue::default(),
         };
         let full = layout.starts_with('|');
         let parts = read_layout(layout.trim_start_matches('|'))?;

@@ -23,8 +23,13 @@ use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, fork, gettid};
 
-/// Seconds that a child may go without a stop before it counts as hung.
+/// Seconds that a child may go without a stop before it counts as hung: others may share the machine.
 const PATIENCE_SECONDS: u32 = 20;
+/// Alarms in one wait that end it.
+const ALARMS_MAX: u32 = 2;
+/// Instructions after which patience begins anew: a child that goes on is not hung, however slowly it is stepped on
+/// a busy machine.
+const STEPS_PER_ALARM: u64 = 256;
 /// Signals from outside that interrupt one step.
 const OUTSIDERS_MAX: u32 = 1000;
 /// Bytes of the child's last words.
@@ -184,6 +189,9 @@ impl Stepper {
             return Ok(Step::Ended);
         }
         self.steps += 1;
+        if self.steps.is_multiple_of(STEPS_PER_ALARM) {
+            alarm::set(PATIENCE_SECONDS);
+        }
         Ok(Step::Done)
     }
 
@@ -198,6 +206,25 @@ impl Stepper {
             }
         }
         Ok(count)
+    }
+
+    /// Begins the next instruction, a system call, and leaves the child in it if it sleeps there; else it is over.
+    ///
+    /// # Errors
+    /// It neither sleeps nor ends.
+    pub fn enter(&mut self) -> Result<()> {
+        ptrace::step(self.tracee, None)?;
+        let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECONDS.into());
+        while Instant::now() < deadline {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.tracee))?;
+            // Behind the name, which may have any letters in it.
+            let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+            if matches!(state, Some('S' | 't')) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        bail!("a system call neither sleeps nor ends")
     }
 
     /// Returns the number of instructions run since the stretch began.
@@ -242,6 +269,7 @@ impl Stepper {
         let place = address as *mut _;
         let code = ptrace::read(self.tracee, place)?;
         for pass in 0..=passes {
+            alarm::set(PATIENCE_SECONDS);
             if pass > 0 && !self.step_raw()? {
                 return Ok(false);
             }
@@ -390,15 +418,21 @@ fn is_outsiders(signal: Signal) -> bool {
     matches!(signal, Signal::SIGSTOP | Signal::SIGCONT | Signal::SIGTSTP)
 }
 
-/// Waits until a thread stops or ends. An alarm ends the wait.
+/// Waits until a thread stops or ends. The second alarm in vain ends the wait: the first one says nothing if somebody had
+/// stopped all processes meanwhile.
 fn wait_for(thread: Pid) -> Result<WaitStatus> {
-    match waitpid(thread, Some(WaitPidFlag::__WALL)) {
-        Err(Errno::EINTR) if RANG.swap(false, SeqCst) => {
-            bail!("it waits in the kernel for more than {PATIENCE_SECONDS} s")
+    let mut alarms = 0;
+    while alarms < ALARMS_MAX {
+        match waitpid(thread, Some(WaitPidFlag::__WALL)) {
+            Err(Errno::EINTR) if RANG.swap(false, SeqCst) => {
+                alarms += 1;
+                alarm::set(PATIENCE_SECONDS);
+            }
+            Err(Errno::EINTR) => {}
+            status => return status.context("cannot wait for the child"),
         }
-        Err(Errno::EINTR) => wait_for(thread),
-        status => status.context("cannot wait for the child"),
     }
+    bail!("it waits in the kernel for more than {PATIENCE_SECONDS} s")
 }
 
 static RANG: AtomicBool = AtomicBool::new(false);

@@ -11,17 +11,16 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use atomic_matrix::Matrix;
 
 use crate::accounts::{Care, When, judge};
 use crate::acts::Actor;
 use crate::ops::{A, B, C, Kind, Meanwhile, Op};
+use crate::scene::Scene;
 use crate::stage::{Name, Stage};
 use crate::stepper::{Step, Stepper};
-use crate::topic_scene::Scene;
 
 /// Instructions that an operation may take.
 const STEPS_MAX: u64 = 2_000_000;
@@ -75,12 +74,33 @@ pub struct Swept {
     pub failures: Vec<Failure>,
 }
 
+impl Swept {
+    fn note(&mut self, at: u64, killed: Result<u64>) {
+        match killed {
+            Ok(blocks) => self.blocks += blocks,
+            Err(error) => self.failures.push(Failure { at, seen: format!("{error:#}") }),
+        }
+        self.kills += 1;
+    }
+}
+
+/// Where an actor dies.
+#[derive(Clone, Copy, Debug)]
+struct Death {
+    /// Behind so many instructions.
+    at: u64,
+    /// In the next one, a system call, if it sleeps there.
+    in_call: bool,
+}
+
 /// What a pass over an operation saw.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) steps: u64,
     /// Every k such that the shared state after instruction k is not that before it.
     pub(crate) changes: Vec<u64>,
+    /// Every k such that the instruction behind it is a system call.
+    calls: Vec<u64>,
     /// The k after which the first given block is free.
     freed: Option<u64>,
     /// Per k, the address of the instruction behind it, and how often that was run before.
@@ -125,17 +145,23 @@ pub(crate) struct Script {
 /// The operation itself does not work, or cannot be stepped.
 pub fn sweep(op: &Op, reach: Reach, care: Option<Care>, seed: u64) -> Result<Swept> {
     let (trace, script) = rehearse(op)?;
-    let points = points(&trace, reach, seed);
+    let mut points = points(&trace, reach, seed);
+    if op.dozes && !matches!(reach, Reach::At(_)) {
+        ensure!(!trace.calls.is_empty(), "it never called the kernel");
+        points.extend(&trace.calls);
+        points.sort_unstable();
+        points.dedup();
+    }
     let mut swept =
         Swept { steps: trace.steps, changes: trace.changes.len() as u64, ..Swept::default() };
     for &at in &points {
         // Whoever comes next may work first or recover first; each stretch sees both.
         let both = if at % 2 == 0 { Care::Recover } else { Care::WorkAndRecover };
-        match kill_at(op, script, at, &trace, care.unwrap_or(both)) {
-            Ok(blocks) => swept.blocks += blocks,
-            Err(error) => swept.failures.push(Failure { at, seen: format!("{error:#}") }),
+        let care = care.unwrap_or(both);
+        swept.note(at, kill_at(op, script, Death { at, in_call: false }, &trace, care));
+        if op.dozes && trace.calls.contains(&at) {
+            swept.note(at, kill_at(op, script, Death { at, in_call: true }, &trace, care));
         }
-        swept.kills += 1;
     }
     swept.covered = covered(&trace, &points);
     Ok(swept)
@@ -160,7 +186,7 @@ pub(crate) fn rehearse(op: &Op) -> Result<(Trace, Script)> {
 /// Steps through the whole operation of an actor, and looks at the shared state after each step.
 fn pass(op: &Op, script: Script, number: usize) -> Result<Trace> {
     let ground = Ground::new(op)?;
-    let mut stage = ground.stage(op)?;
+    let (mut stage, _scene) = ground.stage(op)?;
     let mut child = ground.start(op, stage.as_ref(), A)?;
     if number == C {
         child = ground.start(op, stage.as_ref(), C)?;
@@ -184,13 +210,16 @@ fn pass(op: &Op, script: Script, number: usize) -> Result<Trace> {
             *passes += 1;
         }
         let call = next.is_none_or(|(_, call)| call);
+        if call && next.is_some() {
+            trace.calls.push(trace.steps);
+        }
         if child.step()? == Step::Ended {
             // It looks at what it did.
             child.finish()?;
             return Ok(trace);
         }
         trace.steps += 1;
-        anyhow::ensure!(trace.steps < STEPS_MAX, "more than {STEPS_MAX} instructions");
+        ensure!(trace.steps < STEPS_MAX, "more than {STEPS_MAX} instructions");
         if watch.changed(stage.as_ref(), call)? || call {
             trace.changes.push(trace.steps);
         }
@@ -201,10 +230,11 @@ fn pass(op: &Op, script: Script, number: usize) -> Result<Trace> {
     }
 }
 
-/// Kills the actor at instruction `at`, and judges.
-fn kill_at(op: &Op, script: Script, at: u64, trace: &Trace, care: Care) -> Result<u64> {
+/// Kills the actor, and judges.
+fn kill_at(op: &Op, script: Script, death: Death, trace: &Trace, care: Care) -> Result<u64> {
+    let at = death.at;
     let ground = Ground::new(op)?;
-    let mut stage = ground.stage(op)?;
+    let (mut stage, scene) = ground.stage(op)?;
     let mut child = ground.start(op, stage.as_ref(), A)?;
     ground.kill_victim(op, stage.as_ref(), script)?;
     if let Some(pause) = script.meanwhile_at.filter(|&pause| pause <= at) {
@@ -213,24 +243,27 @@ fn kill_at(op: &Op, script: Script, at: u64, trace: &Trace, care: Care) -> Resul
         child.steps(at - pause)?;
     } else if !trace.bring(&mut child, at)? {
         // The kernel's answers, or a heap's state, made this run another one.
-        return kill_at(op, script, at, &trace.by_steps(), care);
+        return kill_at(op, script, death, &trace.by_steps(), care);
     }
     if at >= trace.steps {
         // The last point is the end itself, wherever it lies this time.
         child.steps(STEPS_MAX)?;
     }
+    if death.in_call {
+        child.enter()?;
+    }
     let when = match (at, child.ended()) {
         (_, true) => When::After,
-        (0, _) => When::Before,
+        (0, _) if !death.in_call => When::Before,
         _ => When::Amid,
     };
     child.kill()?;
     ground.look_at_name(op, when)?;
     match &mut stage {
-        Some(stage) => judge(stage, op, when, care),
+        Some(stage) => judge(stage, scene, op, when, care),
         None => {
             let matrix = ground.open_or_create(op).context("the survivor's open")?;
-            judge(&mut Stage::lay(&matrix, op.shape, "")?, op, when, care)
+            judge(&mut Stage::lay(&matrix, op.shape, "")?, None, op, when, care)
         }
     }
 }
@@ -261,14 +294,16 @@ impl Ground {
         Ok(Self { name, matrix })
     }
 
-    pub(crate) fn stage(&self, op: &Op) -> Result<Option<Stage<'_>>> {
-        let Some(matrix) = &self.matrix else { return Ok(None) };
+    /// Lays the heap out, and sets the scene on it, if there is one.
+    pub(crate) fn stage(&self, op: &Op) -> Result<(Option<Stage<'_>>, Option<Scene>)> {
+        let Some(matrix) = &self.matrix else { return Ok((None, None)) };
         let mut stage = Stage::lay(matrix, op.shape, op.layout)?;
         if op.spoiled {
             stage.spoil_hints()?;
         }
-        stage.scene = op.plot.map(|plot| Scene::set(matrix, plot)).transpose()?.map(Mutex::new);
-        Ok(Some(stage))
+        let scene = op.plot.map(|plot| Scene::set(matrix, plot)).transpose()?;
+        stage.cue = scene.as_ref().map(Scene::cue).unwrap_or_default();
+        Ok((Some(stage), scene))
     }
 
     /// Starts an actor, up to its mark.
@@ -321,8 +356,9 @@ impl Ground {
             When::Amid if removes => None,
             _ => Some(true),
         };
-        anyhow::ensure!(expected.is_none_or(|e| e == there), "the name is there: {there}");
-        if there {
+        ensure!(expected.is_none_or(|e| e == there), "the name is there: {there}");
+        // Whoever opens it recovers, which a scene is to see its survivor do.
+        if there && op.plot.is_none() {
             Matrix::builder().open(name.text()).context("the name leads nowhere")?;
         }
         Ok(())
@@ -333,13 +369,13 @@ impl Ground {
 struct Watch {
     path: Option<PathBuf>,
     file: Option<File>,
-    seen: Vec<u8>,
-    next: Vec<u8>,
+    /// Whether the file was there, and what all that is watched held.
+    seen: (bool, Vec<u8>),
 }
 
 impl Watch {
     fn new(path: Option<PathBuf>) -> Self {
-        Self { path, file: None, seen: Vec::new(), next: Vec::new() }
+        Self { path, file: None, seen: Default::default() }
     }
 
     /// Tells whether anything is not as at the last call. The name is looked up only after a system
@@ -348,49 +384,63 @@ impl Watch {
         if after_call && let Some(path) = &self.path {
             self.file = File::open(path).ok();
         }
-        self.next.clear();
-        self.next.push(self.file.is_some().into());
-        match (stage, &self.file) {
-            (Some(stage), _) => gather(stage, &mut self.next),
+        let (was_there, seen) = &mut self.seen;
+        let there = self.file.is_some();
+        let changed = match (stage, &self.file) {
+            (Some(stage), _) => compare(stage, seen),
             (None, Some(file)) => {
-                let len = file.metadata()?.len() as usize;
-                self.next.resize(1 + len, 0);
-                file.read_exact_at(&mut self.next[1..], 0)?;
+                let mut now = vec![0; file.metadata()?.len() as usize];
+                file.read_exact_at(&mut now, 0)?;
+                let changed = now != *seen;
+                *seen = now;
+                changed
             }
-            (None, None) => {}
-        }
-        let changed = self.next != self.seen;
-        std::mem::swap(&mut self.next, &mut self.seen);
-        Ok(changed)
+            (None, None) => false,
+        };
+        Ok(std::mem::replace(was_there, there) != there || changed)
     }
 }
 
-/// Copies all that belongs to the allocator: everything before the first sector, and every place
-/// where a block header may lie.
-fn gather(stage: &Stage<'_>, into: &mut Vec<u8>) {
+/// Tells whether anything that belongs to the allocator is not as `seen`, and makes that what is there: everything
+/// before the first sector, and every place where a block header may lie.
+fn compare(stage: &Stage<'_>, seen: &mut Vec<u8>) -> bool {
     let sectors = stage.geometry().sectors.iter().filter(|sector| sector.granules > 0);
     let first = sectors.clone().map(|sector| sector.data_bytes).min().unwrap_or(0);
-    copy(stage.matrix, 0, first, into);
+    let mut at = 0;
+    let mut changed = update(stage.matrix, (0, first), seen, &mut at);
     for sector in sectors {
         if sector.granule_bytes() == 32 {
-            copy(stage.matrix, sector.data_bytes, sector.size_bytes(), into);
+            changed |=
+                update(stage.matrix, (sector.data_bytes, sector.size_bytes()), seen, &mut at);
             continue;
         }
         for granule in 0..u64::from(sector.granules) {
-            copy(stage.matrix, sector.data_bytes + (granule << sector.granule_shift), 32, into);
+            let header = (sector.data_bytes + (granule << sector.granule_shift), 32);
+            changed |= update(stage.matrix, header, seen, &mut at);
         }
     }
+    changed
 }
 
-fn copy(matrix: &Matrix, at_bytes: u64, len_bytes: u64, into: &mut Vec<u8>) {
-    let (at, len) = (at_bytes as usize, len_bytes as usize);
-    assert!(at + len <= matrix.mapping().len(), "the geometry lies inside the mapping");
-    let from = matrix.mapping().as_ptr().wrapping_add(at);
-    let old = into.len();
-    into.resize(old + len, 0);
-    // SAFETY: inside the mapping, as was just checked, and as long as the slice. Every other user of
-    // the segment is stopped or dead, so nobody writes meanwhile.
-    unsafe { std::ptr::copy_nonoverlapping(from, into[old..].as_mut_ptr(), len) };
+/// Makes what was seen from `at` on, which then goes on, what lies at those bytes of the segment, from there so many;
+/// tells whether it was not. Compared where it lies: it is seldom another, and looked at after every instruction.
+fn update(matrix: &Matrix, bytes: (u64, u64), seen: &mut Vec<u8>, at: &mut usize) -> bool {
+    let (from, len) = (bytes.0 as usize, bytes.1 as usize);
+    assert!(from + len <= matrix.mapping().len(), "the geometry lies inside the mapping");
+    let from = matrix.mapping().as_ptr().wrapping_add(from);
+    // SAFETY: inside the mapping, as was just checked. Every other user of the segment is stopped or dead, so nobody
+    // writes as long as the slice is used.
+    let now = unsafe { std::slice::from_raw_parts(from, len) };
+    if seen.len() < *at + len {
+        seen.resize(*at + len, 0);
+    }
+    let old = &mut seen[*at..*at + len];
+    *at += len;
+    let changed = old != now;
+    if changed {
+        old.copy_from_slice(now);
+    }
+    changed
 }
 
 /// The instructions at which to kill, in order.

@@ -1,11 +1,13 @@
 //! What actors do with a topic. They have thread caches, as users do.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use am_topic::RETURNS;
+use anyhow::{Context, Result, ensure};
 use atomic_matrix::{Matrix, PostError, Poster, Reader, ReaderId, Start, Topic};
 
 use crate::acts::Actor;
+use crate::letter::{fill, payload};
 use crate::topic_plot::{GROUP, NAME};
-use crate::topic_scene::{LEN_BYTES, fill, payload};
+use crate::topic_scene::LEN_BYTES;
 
 /// Length of a message that no other's block fits.
 const OTHER_BYTES: usize = LEN_BYTES + 32;
@@ -40,9 +42,7 @@ fn member(actor: &Actor<'_>) -> Result<Reader<[u8]>> {
 
 /// The survivor's reader, as others follow it.
 fn witness(actor: &Actor<'_>) -> Result<ReaderId> {
-    let scene = actor.stage.and_then(|stage| stage.scene.as_ref()).context("no topic")?;
-    let scene = scene.lock().map_err(|_| anyhow!("a thread panicked"))?;
-    scene.witness_id().context("no witness")
+    actor.stage.and_then(|stage| stage.cue.witness).context("no witness")
 }
 
 pub(crate) fn create(actor: &Actor<'_>) -> Result<()> {
@@ -209,6 +209,34 @@ pub(crate) fn nack(actor: &Actor<'_>) -> Result<()> {
     let mut member = member(actor)?;
     let taken = member.try_read().context("nothing to take")?;
     actor.mark(|| taken.nack());
+    Ok(())
+}
+
+/// A member that has a message, and there is no room to return it: it has given back as many as there is room for.
+fn member_in_full(actor: &Actor<'_>) -> Result<Reader<[u8]>> {
+    let mut member = member(actor)?;
+    for _ in 0..RETURNS {
+        member.try_read().context("nothing to return")?.nack();
+    }
+    Ok(member)
+}
+
+/// It stays the member's.
+pub(crate) fn nack_into_full(actor: &Actor<'_>) -> Result<()> {
+    let mut member = member_in_full(actor)?;
+    let taken = member.try_read().context("nothing to take")?;
+    ensure!(taken.attempts() == 0, "it has one that was returned");
+    actor.mark(|| taken.nack());
+    Ok(())
+}
+
+/// It stays in the seat that the member leaves.
+pub(crate) fn leave_into_full(actor: &Actor<'_>) -> Result<()> {
+    let mut member = member_in_full(actor)?;
+    let taken = member.try_read().context("nothing to take")?;
+    ensure!(taken.attempts() == 0, "it has one that was returned");
+    std::mem::forget(taken);
+    actor.mark(|| drop(member));
     Ok(())
 }
 

@@ -5,8 +5,9 @@ use crate::ops::{Op, pair};
 use crate::stage::Shape;
 use crate::topic_acts::{
     BATCH, close_group, create, done, drop_poster, drop_reader, follow, join_group, leave,
-    loan_and_commit, loan_and_drop, nack, open, open_follower, open_poster, open_reader, post,
-    post_first, post_into_full, post_longer, post_many, put_back, read, read_many, take,
+    leave_into_full, loan_and_commit, loan_and_drop, nack, nack_into_full, open, open_follower,
+    open_poster, open_reader, post, post_first, post_into_full, post_longer, post_many, put_back,
+    read, read_many, take,
 };
 use crate::topic_plot::{Count, GroupPlot, Holds, Plot};
 
@@ -79,8 +80,11 @@ fn groups(ops: &mut Vec<Op>) {
     let opened = GroupPlot { survivor_joins: false, ..GroupPlot::delivers((0, 0)) };
     let is_done = Count { before: 0, during: 1 };
     let ends = GroupPlot { done: is_done, ..GroupPlot::delivers((1, 1)) };
-    let again = GroupPlot { returned: true, ..GroupPlot::delivers((1, 2)) };
+    let again = GroupPlot { returned: 1, ..GroupPlot::delivers((1, 2)) };
+    let full = Plot::LOSSLESS.joined(80).group(GroupPlot::gives_back_all((1, 1)));
     ops.extend([
+        op("nack-into-full", nack_into_full, full),
+        op("leave-into-full", leave_into_full, full),
         op("open-group", join_group, Plot::LOSSLESS.group(opened)),
         op("close-group", close_group, Plot::LOSSLESS.group(opened)),
         op("join-group", join_group, group((0, 0))),
@@ -97,7 +101,8 @@ fn groups(ops: &mut Vec<Op>) {
 fn recoveries(ops: &mut Vec<Op>) {
     let (lossless, lossy) = (Plot::LOSSLESS, Plot::LOSSY);
     let group = lossless.group(GroupPlot::delivers((0, 1)));
-    let again = lossless.group(GroupPlot { returned: true, ..GroupPlot::delivers((1, 2)) });
+    let again = lossless.group(GroupPlot { returned: 1, ..GroupPlot::delivers((1, 2)) });
+    let full = lossless.joined(80).group(GroupPlot::gives_back_all((0, 1)));
     for (name, victim, plot, parts) in [
         ("post", post as Act, lossless.victim(1, 1), &[20, 40, 60, 80, 100][..]),
         ("post-many", post_many, lossless.victim(1, MANY), &[30, 45, 60, 75, 90]),
@@ -109,6 +114,8 @@ fn recoveries(ops: &mut Vec<Op>) {
         ("take", take, group, &[50, 70, 100]),
         ("take-returned", take, again, &[100]),
         ("nack", nack, group, &[30, 60, 80]),
+        ("nack-into-full", nack_into_full, full, &[50, 100]),
+        ("leave-into-full", leave_into_full, full, &[50, 100]),
     ] {
         for (number, &part) in parts.iter().enumerate() {
             let op = op(&format!("recover-{name}-{part}"), recover, plot).stride(4);

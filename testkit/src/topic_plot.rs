@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use atomic_matrix::{Matrix, Topic, TopicBuilder};
+use atomic_matrix::{Matrix, TopicBuilder};
 
 use crate::accounts::When;
 use crate::topic_scene::LEN_BYTES;
@@ -46,11 +46,13 @@ pub(crate) enum Holds {
 pub(crate) struct GroupPlot {
     /// The survivor is a member from the message on that the plot names; else it joins after the death.
     pub survivor_joins: bool,
-    /// It has given back the first message.
-    pub returned: bool,
+    /// It has given back so many messages, from the first on.
+    pub returned: u64,
     /// Messages that the actor is done with, from the first on.
     pub done: Count,
-    /// How often the next one after those done before was delivered, before the operation and after it.
+    /// Messages behind those done before that it has given back, each once.
+    pub given_back: u64,
+    /// How often the next one behind all those was delivered, before the operation and after it.
     pub attempts: (u8, u8),
 }
 
@@ -58,7 +60,12 @@ impl GroupPlot {
     /// A group of which the actor touches at most the first message, which is delivered so often before and after.
     pub const fn delivers(attempts: (u8, u8)) -> Self {
         let done = Count { before: 0, during: 0 };
-        Self { survivor_joins: true, returned: false, done, attempts }
+        Self { survivor_joins: true, returned: 0, done, given_back: 0, attempts }
+    }
+
+    /// One where the actor has given back as many as there is room for, and then has one more.
+    pub const fn gives_back_all(attempts: (u8, u8)) -> Self {
+        Self { given_back: am_topic::RETURNS as u64, ..Self::delivers(attempts) }
     }
 
     /// How often a message may have been delivered in vain.
@@ -103,6 +110,10 @@ pub struct Plot {
     pub(crate) leads: bool,
     /// Messages that may be lost.
     pub(crate) lost_max: u64,
+    /// The operation is about readers that wait.
+    pub(crate) naps: bool,
+    /// A reader of the survivor's waits for its bell.
+    pub(crate) listens: bool,
 }
 
 impl Plot {
@@ -122,6 +133,8 @@ impl Plot {
         victim_posts: 0,
         leads: false,
         lost_max: 0,
+        naps: false,
+        listens: false,
     };
     /// A lossy one.
     pub(crate) const LOSSY: Self = Self { lossy: true, ..Self::LOSSLESS };
@@ -159,6 +172,21 @@ impl Plot {
         Self { leads: true, ..self }
     }
 
+    /// The operation is about readers that wait.
+    pub(crate) const fn naps(self) -> Self {
+        Self { naps: true, ..self }
+    }
+
+    /// A reader of the survivor's waits for its bell.
+    pub(crate) const fn listens(self) -> Self {
+        Self { listens: true, ..self }
+    }
+
+    /// The survivor joins the group when so many messages were posted.
+    pub(crate) const fn joined(self, joined: u64) -> Self {
+        Self { joined, ..self }
+    }
+
     pub(crate) const fn beside(self, posts: u64) -> Self {
         Self { beside_posts: posts, ..self }
     }
@@ -171,7 +199,7 @@ impl Plot {
 
     pub(crate) fn builder(&self, matrix: &Matrix) -> TopicBuilder<[u8]> {
         let in_ring_bytes = if self.in_ring { LEN_BYTES } else { 0 };
-        let builder = Topic::builder(matrix, NAME).capacity(64).in_ring_up_to(in_ring_bytes);
+        let builder = matrix.topic(NAME).capacity(64).in_ring_up_to(in_ring_bytes);
         if self.lossy { builder.lossy() } else { builder }
     }
 }

@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 
 use am_matrix::TOPIC_KIND;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use atomic_matrix::{Matrix, Offset, PostError, Poster, Reader, ReaderId, Seq, Start, Topic};
 
 use crate::accounts::When;
+use crate::bells::{self, Living};
+use crate::letter::{self, SURVIVOR, payload, read};
 use crate::ops::{A, B, C, Op};
-use crate::pattern;
 use crate::product;
 use crate::stage::Stage;
 use crate::topic_plot::{Count, GROUP, Holds, NAME, Plot};
@@ -21,8 +22,6 @@ use crate::topic_plot::{Count, GROUP, Holds, NAME, Plot};
 pub(crate) const SLOTS: u64 = 128;
 /// Bytes of the survivor's messages: of three granules, as the actors' mostly are.
 pub(crate) const LEN_BYTES: usize = 64;
-/// Who posted: actors have their numbers.
-const SURVIVOR: usize = 3;
 /// Posters, and readers, of one topic.
 const SEATS: usize = 64;
 
@@ -50,6 +49,10 @@ pub struct Scene {
     member: Option<Reader<[u8]>>,
     holder: Option<Holder>,
     follower: Option<Reader<[u8]>>,
+    /// Waits for its bell.
+    listener: Option<Reader<[u8]>>,
+    /// The listener was rung since.
+    is_rung: bool,
     /// Messages that the survivor posted.
     own: u64,
     /// What the witness saw, and the member got.
@@ -71,6 +74,8 @@ impl Scene {
             member: None,
             holder: None,
             follower: None,
+            listener: None,
+            is_rung: false,
             own: 0,
             seen: Vec::new(),
             taken: Vec::new(),
@@ -82,6 +87,7 @@ impl Scene {
             scene.post_until(plot.posted)?;
             scene.let_go_if_told(matrix)?;
             scene.return_if_told()?;
+            scene.listen_if_told()?;
         }
         Ok(scene)
     }
@@ -159,9 +165,50 @@ impl Scene {
     }
 
     fn return_if_told(&mut self) -> Result<()> {
-        if self.plot.group.is_some_and(|group| group.returned) {
+        for _ in 0..self.plot.group.map_or(0, |group| group.returned) {
             let member = self.member.as_mut().context("there is no member")?;
             member.try_read().context("nothing to return")?.nack();
+        }
+        Ok(())
+    }
+
+    fn listen_if_told(&mut self) -> Result<()> {
+        if self.plot.listens {
+            let mut listener = self.topic()?.reader().with_bell().open()?;
+            ensure!(listener.arm()?, "there is something to read already");
+            self.listener = Some(listener);
+        }
+        Ok(())
+    }
+
+    fn living(&self) -> Living {
+        let holder = self.holder.as_ref().map(|holder| &holder.reader);
+        let (follower, listener) = (self.follower.as_ref(), self.listener.as_ref());
+        let alone = [self.witness.as_ref(), self.member.as_ref(), holder];
+        Living {
+            nappers: alone.into_iter().chain([follower, listener]).flatten().count(),
+            followers: follower.into_iter().count(),
+            listeners: listener.into_iter().count(),
+        }
+    }
+
+    /// Whoever waits is woken, whatever the dead left: by the post that was ended, and by the next ones.
+    fn judge_waiting(&mut self, matrix: &Matrix, when: When) -> Result<()> {
+        if let Some(listener) = &self.listener
+            && when == When::After
+            && self.plot.posts.during > 0
+        {
+            let is_told = listener.bell().context("it has a bell")?.drain()?;
+            ensure!(is_told || self.is_rung, "who posted rang nobody");
+        }
+        if let Some(mut listener) = self.listener.take() {
+            bells::judge_ring(&mut listener, || self.post())?;
+            self.is_rung = true;
+            self.listener = Some(listener);
+        }
+        if self.plot.naps {
+            let (topic, is_armed) = (self.topic()?.clone(), self.listener.is_some());
+            bells::judge_sleep(matrix, &topic, is_armed, || self.post())?;
         }
         Ok(())
     }
@@ -175,7 +222,7 @@ impl Scene {
     ///
     /// # Errors
     /// There is no room where there must be some, or a message has changed.
-    pub(crate) fn go_on(&mut self, when: When) -> Result<()> {
+    pub(crate) fn go_on(&mut self, matrix: &Matrix, when: When) -> Result<()> {
         if self.topic.is_none() {
             return Ok(());
         }
@@ -184,6 +231,7 @@ impl Scene {
             Err(error) if self.plot.full && is_full(&error) => {}
             posted => posted.context("beside the dead")?,
         }
+        self.judge_waiting(matrix, when).context("beside the dead")?;
         self.read_all()
     }
 
@@ -237,6 +285,9 @@ impl Scene {
         claims: u64,
     ) -> Result<()> {
         self.find(stage.matrix, when)?;
+        bells::judge_sets(stage.matrix, NAME, TOPIC_KIND, &[self.living()])?;
+        self.judge_waiting(stage.matrix, when)?;
+        self.listener = None;
         self.read_all()?;
         self.stop_following()?;
         self.let_go(stage.matrix)?;
@@ -330,10 +381,14 @@ impl Scene {
         let allowed = group.done.allowed(when);
         let right = in_order && allowed.contains(&(done.len() as u64));
         ensure!(right, "nobody of the group got {done:?}; {allowed:?} were done");
-        let subject = Seq(self.plot.joined + group.done.before);
+        let first = self.plot.joined + group.done.before;
+        let subject = Seq(first + group.given_back);
         let loose = op.victim.is_some() || op.beside.is_some();
         for (seq, attempts) in taken {
-            let allowed = group.attempts_allowed(seq == subject, loose, when);
+            let allowed = match (first..subject.0).contains(&seq.0) {
+                true => 1..=1,
+                false => group.attempts_allowed(seq == subject, loose, when),
+            };
             ensure!(allowed.contains(&attempts), "{seq} came after {attempts} attempts");
         }
         Ok(())
@@ -345,6 +400,8 @@ impl Scene {
         product::alone(matrix)?;
         drop((self.poster.take(), self.witness.take(), self.member.take()));
         let topic = self.topic()?;
+        bells::judge_sets(matrix, NAME, TOPIC_KIND, &[Living::default()])?;
+        bells::judge_bells(matrix, topic)?;
         let posters = (0..SEATS).map(|_| topic.poster()).collect::<Result<Vec<_>, _>>();
         let readers = (0..SEATS).map(|_| topic.reader().open()).collect::<Result<Vec<_>, _>>();
         let (posters, readers) = (posters.context("posters")?, readers.context("readers")?);
@@ -363,21 +420,8 @@ impl Scene {
             commons == 1 + messages,
             "{commons} blocks for {messages} messages and their topic"
         );
-        // SAFETY: the survivor is the only one that lives, and has no handle on it any more.
-        unsafe { matrix.remove_named(NAME, TOPIC_KIND) }?.free()?;
-        for sector in &stage.geometry().sectors {
-            for granule in 0..u64::from(sector.granules) {
-                let at_bytes = sector.data_bytes + (granule << sector.granule_shift) + 32;
-                let offset = Offset::from_bytes(at_bytes)?;
-                if matrix.common(offset).is_err() {
-                    continue;
-                }
-                // SAFETY: as above.
-                let block = unsafe { matrix.adopt_common(offset) }?;
-                read(&block).context("a message of the last turn")?;
-                block.free()?;
-            }
-        }
+        let found = letter::free_all(stage, NAME, TOPIC_KIND)?;
+        ensure!(found == messages, "{found} blocks hold messages, not {messages}");
         Ok(())
     }
 }
@@ -395,30 +439,4 @@ fn drain(reader: &mut Reader<[u8]>, into: &mut Vec<Seen>) -> Result<()> {
         into.push(Seen { seq, owner, index, attempts });
     }
     Ok(())
-}
-
-/// A message of an actor's, or the survivor's, as the `index`th of his.
-pub(crate) fn payload(owner: usize, index: u64, len_bytes: usize) -> Vec<u8> {
-    let mut payload = vec![0; len_bytes];
-    fill(&mut payload, owner, index);
-    payload
-}
-
-/// Makes bytes such a message.
-pub(crate) fn fill(payload: &mut [u8], owner: usize, index: u64) {
-    let (head, rest) = payload.split_at_mut(8);
-    head.copy_from_slice(&((owner as u64) << 32 | index).to_le_bytes());
-    pattern::fill(rest, pattern::key(10 + owner as u32, index));
-}
-
-/// Tells whose message it is, and which.
-fn read(payload: &[u8]) -> Result<(usize, u64)> {
-    let Some((head, rest)) = payload.split_first_chunk::<8>() else {
-        bail!("{} bytes are no message", payload.len())
-    };
-    let head = u64::from_le_bytes(*head);
-    let (owner, index) = ((head >> 32) as usize, head & u64::from(u32::MAX));
-    let holds = owner <= SURVIVOR && pattern::holds(rest, pattern::key(10 + owner as u32, index));
-    ensure!(holds, "the payload has changed");
-    Ok((owner, index))
 }

@@ -26,32 +26,33 @@ fn recovers(bed: &Bed) {
         assert!(recovery.cached >= 3, "how {how}: {recovery:?}");
         assert_eq!(recovery.cached, recovery.dead[0].cached_blocks, "how {how}");
         assert_eq!(handle.check(), [], "how {how}");
-        // It posted in both topics, read, and was a member in each.
-        assert_eq!((recovery.posters, recovery.readers), (2, 4), "how {how}: {recovery:?}");
+        // It posted in both topics, read, and was a member in each; it asked in the service, and was a server, who posts
+        // to both clients.
+        assert_eq!((recovery.posters, recovery.readers), (5, 6), "how {how}: {recovery:?}");
         let sectors = handle.stats().sectors;
         for sector in &sectors {
             let sum = sector.free_bytes + sector.common_bytes;
             assert_eq!(sum, sector.size_bytes, "how {how}: {sector:?}");
         }
-        // Both topics, and a message in the lossy one; the other's lies in its ring.
+        // Both topics, the service, and a message in the lossy topic; what else there is lies in rings.
         let commons: u64 = sectors.iter().map(|sector| sector.common_blocks).sum();
-        assert_eq!(commons, 3, "how {how}: {sectors:?}");
+        assert_eq!(commons, 4, "how {how}: {sectors:?}");
     }
 }
 
 #[test]
 fn death_on_a_bed_between_guard_pages_is_recovered() {
-    recovers(&Bed::guarded(1 << 20, (40, 30)).unwrap());
+    recovers(&Bed::guarded(2 << 20, (40, 30)).unwrap());
 }
 
 #[test]
 fn death_on_a_bed_in_a_memfd_is_recovered() {
-    recovers(&Bed::memfd(1 << 20, (40, 30)).unwrap());
+    recovers(&Bed::memfd(2 << 20, (40, 30)).unwrap());
 }
 
 #[test]
 fn script_without_its_damages_leaves_a_sound_segment() {
-    let bed = Bed::guarded(1 << 20, (40, 30)).unwrap();
+    let bed = Bed::guarded(2 << 20, (40, 30)).unwrap();
     let mut damages = 0;
     for round in 0..60 {
         let mut steps = script(7, round);
@@ -66,15 +67,15 @@ fn script_without_its_damages_leaves_a_sound_segment() {
 }
 
 #[test]
-fn sweep_without_its_damages_posts_and_reads() {
-    let bed = Bed::guarded(384 << 10, (40, 30)).unwrap();
+fn sweep_without_its_damages_posts_and_reads_asks_and_answers() {
+    let bed = Bed::guarded(576 << 10, (40, 30)).unwrap();
     for number in 0..sweep::rounds() {
         let steps = sweep::script(number);
         let damages = steps.iter().filter(|step| matches!(step, Step::Damage(_))).count();
         assert!((1..=2).contains(&damages), "round {number}: {damages}");
     }
-    // Any round in the lossless topic, and the next one, which is in the lossy one.
-    for number in [0, sweep::rounds() / 2 + 20] {
+    // A round of the lossless topic and one of the lossy one, one of a service's replies and one of its requests.
+    for number in [0, 20, 40, 60] {
         bed.reset();
         let handles = [bed.attach().unwrap(), bed.attach().unwrap()];
         let mut player = Player::new(&bed, &handles);
@@ -82,6 +83,7 @@ fn sweep_without_its_damages_posts_and_reads() {
             match step {
                 Step::Do(operation) => player.perform(operation).unwrap(),
                 Step::Tell(telling) => player.tell(telling).unwrap(),
+                Step::Ask(asking) => player.ask(asking).unwrap(),
                 Step::Damage(_) => {}
             }
         }

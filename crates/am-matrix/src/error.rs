@@ -1,5 +1,6 @@
 //! What can go wrong, and what was seen.
 
+use crate::topics::{SERVICE_KIND, TOPIC_KIND};
 use am_layout::{BadGeometry, BadOffset, Offset, Seen};
 
 /// Which sector: a fault domain with a granule size of its own.
@@ -127,7 +128,7 @@ pub enum Error {
         maximum: u32,
     },
     /// The name is that of a block of another kind.
-    #[error("the block of that name is of kind {seen:#x}, not {expected:#x}")]
+    #[error("what has that name is {}, not {}", InWords(*seen), InWords(*expected))]
     WrongKind {
         /// The kind it has.
         seen: u32,
@@ -230,7 +231,7 @@ pub enum Error {
     #[error("the memory is not empty: it was formatted before")]
     NotEmpty,
     /// Topics and services are made by the message layer: other blocks cannot have their kinds.
-    #[error("kind {kind:#010x} is reserved for topics and services")]
+    #[error("kind {kind:#x} means {}, which the message layer alone makes: choose another", InWords(*kind))]
     KindReserved {
         /// The kind asked for.
         kind: u32,
@@ -266,5 +267,37 @@ impl Error {
     #[cold]
     pub(crate) fn locks(error: std::io::Error) -> Self {
         Self::Locks { errno: error.raw_os_error().unwrap_or(0) }
+    }
+}
+
+/// What a block of that kind is, in words; kinds of users have numbers only.
+struct InWords(u32);
+
+impl std::fmt::Display for InWords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            TOPIC_KIND => f.write_str("a topic"),
+            SERVICE_KIND => f.write_str("a service"),
+            kind => write!(f, "a block of kind {kind:#x}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_in_words() {
+        let told = |seen, expected| Error::WrongKind { seen, expected }.to_string();
+        assert_eq!(told(TOPIC_KIND, SERVICE_KIND), "what has that name is a topic, not a service");
+        assert_eq!(
+            told(SERVICE_KIND, 0x10),
+            "what has that name is a service, not a block of kind 0x10"
+        );
+        assert_eq!(
+            Error::KindReserved { kind: TOPIC_KIND }.to_string(),
+            "kind 0x746f7069 means a topic, which the message layer alone makes: choose another"
+        );
     }
 }

@@ -159,3 +159,24 @@ impl<D: Fn(u32) -> bool> Morgue for Parts<'_, '_, D> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use am_topic::Flow;
+
+    /// As docs/layout.md tells them.
+    #[test]
+    fn topics_are_as_long_as_they_are_said_to_be() {
+        let shape = |slots_log, cell_bytes| {
+            let (flow, set, stamped) = (Flow::Lossless, 0, false);
+            Shape { slots_log, flow, cell_bytes, set, stamped }
+        };
+        assert_eq!(
+            [(10, 64), (7, 64), (7, 0)].map(|(n, c)| topic_bytes(&shape(n, c))),
+            [135_424, 49_408, 41_216]
+        );
+        assert_eq!((TOPIC_KIND, SERVICE_KIND), (0x746f_7069, 0x7365_7276));
+        assert_eq!((TOPIC_WORDS_BYTES, TOPIC_ALIGN_BYTES), (256, 128));
+    }
+}

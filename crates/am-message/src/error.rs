@@ -1,15 +1,15 @@
-//! What can go wrong with topics.
+//! What can go wrong with topics and services.
 
 use am_topic::{BadTopic, NoGroup, NoLeader};
 
-/// Why a topic cannot be made, opened or used.
+/// Why a topic, or a service, cannot be made, opened or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TopicError {
     /// The matrix refused: no memory, no such name, a name too long.
-    #[error("topic {name:?}: {cause}")]
+    #[error("{name:?}: {cause}")]
     Matrix {
-        /// The topic's name.
+        /// The topic's name, or the service's.
         name: String,
         /// What the matrix said.
         #[source]
@@ -17,11 +17,11 @@ pub enum TopicError {
     },
     /// Whoever made the topic put other messages into it.
     #[error(
-        "topic {name:?} carries messages of another layout ({seen:#018x}, not {expected:#018x}): their \
+        "{name:?} carries messages of another layout ({seen:#018x}, not {expected:#018x}): their \
          kinds, fields, types, offsets or sizes differ; open it as what it carries, or choose another name"
     )]
     OtherMessages {
-        /// The topic's name.
+        /// The topic's name, or the service's.
         name: String,
         /// The hash of the set that was asked for.
         expected: u64,
@@ -29,18 +29,18 @@ pub enum TopicError {
         seen: u64,
     },
     /// The block of that name is no topic, or another version's, or damaged.
-    #[error("topic {name:?}: {cause}")]
+    #[error("{name:?}: {cause}")]
     Bad {
-        /// The topic's name.
+        /// The topic's name, or the service's.
         name: String,
         /// What is wrong with it.
         #[source]
         cause: BadTopic,
     },
     /// A topic has as many slots as a power of two from 128 to 2²⁴.
-    #[error("topic {name:?} cannot have room for {capacity} messages: at most 16 777 152")]
+    #[error("{name:?} cannot have room for {capacity} messages: at most 16 777 152")]
     Capacity {
-        /// The topic's name.
+        /// The topic's name, or the service's.
         name: String,
         /// The messages asked for.
         capacity: u64,

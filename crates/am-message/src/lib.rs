@@ -3,7 +3,8 @@
 //! * A [`Message`] is plain old data: its bytes mean the same in every process, and which bytes are
 //!   one is checked when they are read.
 //! * A [`Kind`] is what one payload can be: a message, a slice of messages (`[u8]` is one), or text.
-//! * A [`MessageSet`] is the kinds that one topic carries. A single kind is a set by itself.
+//! * A [`MessageSet`] is the kinds that one topic carries. A single kind is a set by itself. Who reads matches on the set's
+//!   [view](Received::view), or asks for [one kind](Received::get).
 //!
 //! * A [`Topic`] is a stream of such messages, found by its name. A [`Poster`] posts one message, or
 //!   [many](Poster::post_many) for the price of one exchange. A [`Reader`] takes note of every message, one or
@@ -50,6 +51,7 @@ mod kind;
 mod layout_hash;
 pub mod message;
 mod owned;
+mod pick;
 mod poster;
 mod reader;
 mod service;

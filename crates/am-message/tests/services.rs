@@ -244,7 +244,12 @@ fn service_is_known_by_what_it_carries() {
     let other = Service::<str, u64>::builder(&matrix, "s").open_or_create();
     assert!(matches!(other, Err(TopicError::OtherMessages { .. })), "{other:?}");
     let topic = Topic::<u64>::builder(&matrix, "s").open_or_create();
-    assert!(topic.unwrap_err().to_string().contains("kind"), "a service is no topic");
+    let told = topic.unwrap_err().to_string();
+    assert_eq!(told, "\"s\": what has that name is a service, not a topic");
+    Topic::<u64>::builder(&matrix, "topic").create().unwrap();
+    let told =
+        Service::<u64, u64>::builder(&matrix, "topic").open_or_create().unwrap_err().to_string();
+    assert_eq!(told, "\"topic\": what has that name is a topic, not a service");
     for clients in [0, 65] {
         let none = Service::<u64, u64>::builder(&matrix, "t").clients(clients).create();
         assert!(matches!(none, Err(TopicError::Clients { .. })), "{none:?}");
@@ -254,7 +259,7 @@ fn service_is_known_by_what_it_carries() {
     let again = Service::<u64, u64>::builder(&matrix, "s").clients(2).create().map(|_| ());
     assert!(matches!(again, Err(TopicError::Matrix { .. })), "{again:?}");
     assert_eq!((built.clients(), built.name(), built.requested()), (16, "s", 0));
-    assert_eq!(matrix.names().count(), 1, "however many clients");
+    assert_eq!(matrix.names().count(), 2, "however many clients");
     let many = Service::<u64, u64>::builder(&matrix, "many").clients(64).outstanding(200);
     let many = many.open_or_create().unwrap();
     assert_eq!((many.clients(), many.outstanding()), (64, 448));

@@ -1,7 +1,9 @@
 //! Topics over a matrix: post, inquire, read, by threads of one process.
 
 use am_matrix::{Arena, Matrix, plan};
-use am_message::{Message, MessageSet, PostError, Seq, Start, Topic, TopicError, WaitStrategy};
+use am_message::{
+    BadMessage, Message, MessageSet, PostError, Seq, Start, Topic, TopicError, WaitStrategy,
+};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,6 +58,47 @@ fn every_reader_sees_every_message_as_it_was_posted() {
     // The topic's own block and that of the long message.
     assert_eq!(live(&matrix), 2);
     assert!(matrix.check().is_empty());
+}
+
+#[test]
+fn message_is_got_as_its_kind_and_as_no_other() {
+    let matrix = matrix();
+    let topic = Topic::<Feed>::builder(&matrix, "eu").open_or_create().unwrap();
+    let mut reader = topic.reader().open().unwrap();
+    let (poster, tick) = (topic.poster().unwrap(), Tick { sym: 7, px: 100 });
+    poster.post(&tick).unwrap();
+    poster.post("hello").unwrap();
+
+    let message = reader.read();
+    assert!(message.is::<Tick>() && !message.is::<str>() && !message.is::<[u8]>());
+    assert_eq!((message.get::<Tick>(), message.get::<str>()), (Ok(Some(&tick)), Ok(None)));
+    let lent = message.get::<Tick>().unwrap().unwrap();
+    assert!(std::ptr::addr_eq(lent, message.bytes().as_ptr()), "nothing is copied");
+    let kept = message.copied();
+    message.put_back();
+    assert_eq!((kept.is::<Tick>(), kept.get::<Tick>()), (true, Ok(Some(&tick))));
+
+    let batch = reader.read_many(10);
+    let ticks: Vec<&Tick> = batch
+        .iter()
+        .filter_map(|item| item.get::<Tick>().transpose())
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(ticks, [&tick]);
+    assert_eq!(batch.iter().filter(|item| item.is::<str>()).count(), 1);
+}
+
+#[test]
+fn message_whose_bytes_are_none_of_its_kind_is_got_as_an_error() {
+    let matrix = matrix();
+    let topic = Topic::<bool>::builder(&matrix, "flags").open_or_create().unwrap();
+    let mut reader = topic.reader().open().unwrap();
+    let poster = topic.poster().unwrap();
+    let mut loan = poster.loan(true).unwrap();
+    loan.fill(2);
+    loan.commit().unwrap();
+    let message = reader.read();
+    assert_eq!((message.is::<bool>(), message.get::<bool>()), (true, Err(BadMessage::BitPattern)));
 }
 
 #[test]

@@ -463,3 +463,6 @@ pub(crate) struct Orphan<'a> {
 
 /// An orphan that waits for its last holder.
 pub(crate) const LEFT: u64 = 1;
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -23,11 +23,36 @@ pub(crate) const fn parts(state: u64) -> (u64, u64) {
     (state >> 8, state & 0xff)
 }
 
-/// A message's number in its topic, from 0.
+/// A message's number in its topic, from 0. Below 2⁵⁶.
+///
+/// ```
+/// use am_topic::Seq;
+///
+/// let (first, second) = (Seq(41), Seq(41).next());
+/// assert_eq!(second, Seq(42));
+/// assert_eq!(second.since(first), Some(1));
+/// assert_eq!(first.since(second), None); // it is the earlier one
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub u64);
 
 impl Seq {
+    /// Returns the number of the message behind this one; no topic ever comes to the last of a `u64`, which stays.
+    #[must_use]
+    #[inline]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// Returns how many messages this one comes after `earlier`, 0 for the same; `None` when it comes before.
+    ///
+    /// Numbers that were claimed and not published count too.
+    #[must_use]
+    #[inline]
+    pub const fn since(self, earlier: Self) -> Option<u64> {
+        self.0.checked_sub(earlier.0)
+    }
+
     /// Slots are numbered on from the first turn, in which there are no messages.
     #[inline]
     pub(crate) fn from_slot_number(number: u64, shape: &Shape) -> Self {

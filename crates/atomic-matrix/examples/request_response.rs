@@ -8,6 +8,10 @@
 //!
 //! `cargo run --release --example request_response -- serve market`
 //! `cargo run --release --example request_response -- ask market --rounds 100000`
+//!
+//! Either may be started first. The segment is `/dev/shm/market`, and stays until it is removed:
+//!
+//! `cargo run --release --example request_response -- remove market`
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -60,6 +64,11 @@ enum Role {
         /// The segment's name
         name: String,
     },
+    /// Remove the segment, with the service in it
+    Remove {
+        /// The segment's name
+        name: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -68,6 +77,7 @@ fn main() -> ExitCode {
         None => show(&args),
         Some(Role::Serve { name }) => serve(&args, name).map(|()| String::new()),
         Some(Role::Ask { name }) => ask(&args, name),
+        Some(Role::Remove { name }) => remove(name).map(|()| format!("removed={name}")),
     };
     match outcome {
         Ok(summary) => println!("verdict: ok {summary}"),
@@ -133,6 +143,12 @@ fn round_trips(client: &Client<Query, Quote>, rounds: u32) -> Result<[u128; 2]> 
     }
     times.sort_unstable();
     Ok([times[times.len() / 2], times[times.len() * 99 / 100]])
+}
+
+/// Removes the segment's name; processes that have it open go on with it.
+fn remove(name: &str) -> Result<()> {
+    let matrix = Matrix::builder().open(name).context("cannot open the segment")?;
+    matrix.destroy().context("cannot remove the segment")
 }
 
 /// Two servers and a client, as processes.

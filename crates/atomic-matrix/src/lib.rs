@@ -51,7 +51,7 @@
 //!
 //! // Of one kind: the others are let go.
 //! while let Some(message) = reader.try_read() {
-//!     if let Feed::Tick(tick) = message.view()? {
+//!     if let Some(tick) = message.get::<Tick>()? {
 //!         assert_eq!(tick.px, 100);
 //!     }
 //! }
@@ -120,6 +120,11 @@ extern crate self as atomic_matrix;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// What the guide shows must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;
 
 pub use builder::{Builder, OpenError};
 pub use handle::Matrix;

@@ -10,17 +10,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use am_layout::OFFSET_UNIT_BYTES;
-use am_matrix::{Arena, Geometry, Matrix, Offset, plan};
+use am_matrix::{Arena, Geometry, Matrix, Offset, plan, topic_bytes};
 use anyhow::{Context, Result};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use super::death::LockTable;
 use super::messages::found_topics;
+use super::service::{CLIENTS, found_service};
 
 /// Inaccessible bytes before a segment.
 const BEFORE_BYTES: usize = 1 << 30;
 /// Inaccessible bytes behind a segment: as far as an offset reaches.
 const BEHIND_BYTES: usize = 128 << 30;
+/// Topics of a segment: a lossless and a lossy one, and those of a service: its replies', then that of requests.
+pub const TOPICS: usize = 2 + CLIENTS + 1;
 /// What an attachment waits for a formatter that does not exist.
 const PATIENCE: Duration = Duration::from_millis(1);
 
@@ -50,8 +53,8 @@ pub struct Bed {
     region: Arc<Region>,
     image: Vec<u32>,
     geometry: Geometry,
-    /// The payloads of the lossless topic and the lossy one.
-    topics: [Offset; 2],
+    /// The numbers of the topics' first words.
+    topics: [usize; TOPICS],
     /// The segment's file, when it has one.
     fd: Option<OwnedFd>,
     /// The locks of a segment without a file.
@@ -67,7 +70,7 @@ impl Bed {
     pub fn guarded(size_bytes: usize, split: (u8, u8)) -> Result<Self> {
         let region = Arc::new(Region::guarded(size_bytes)?);
         let geometry = plan(size_bytes as u64, split.0, split.1)?;
-        let topics = found_topics(&Matrix::format(region.arena(), &geometry)?)?;
+        let topics = found(&Matrix::format(region.arena(), &geometry)?)?;
         Ok(Self::with(region, geometry, topics, None))
     }
 
@@ -81,7 +84,7 @@ impl Bed {
         let fd = matrix.as_fd().try_clone_to_owned()?;
         let region = Arc::new(Region::of_file(&fd, size_bytes)?);
         let geometry = *matrix.geometry();
-        let topics = found_topics(&matrix)?;
+        let topics = found(&matrix)?;
         drop(matrix);
         Ok(Self::with(region, geometry, topics, Some(fd)))
     }
@@ -89,18 +92,17 @@ impl Bed {
     fn with(
         region: Arc<Region>,
         geometry: Geometry,
-        topics: [Offset; 2],
+        topics: [usize; TOPICS],
         fd: Option<OwnedFd>,
     ) -> Self {
         let image = region.words().iter().map(|word| word.load(Relaxed)).collect();
         Self { region, image, geometry, topics, fd, locks: LockTable::default() }
     }
 
-    /// Returns the number of the first word of the lossless or the lossy topic, where it was when the segment was
-    /// new.
+    /// Returns the number of the first word of a topic, modulo [`TOPICS`], where it was when the segment was new.
     #[must_use]
-    pub fn topic_at(&self, lossy: bool) -> usize {
-        self.topics[usize::from(lossy)].bytes() as usize / 4
+    pub fn topic_at(&self, topic: u8) -> usize {
+        self.topics[usize::from(topic) % TOPICS]
     }
 
     /// Makes the segment what it was when it was new. Nobody uses it meanwhile.
@@ -167,6 +169,23 @@ impl Bed {
         let holds = |s: &am_layout::SectorGeometry| at >= s.data_bytes && end <= s.end_bytes();
         self.geometry.sectors.iter().any(holds)
     }
+}
+
+/// Makes the topics and the service in a new segment; returns the numbers of the topics' first words.
+fn found(matrix: &Matrix) -> Result<[usize; TOPICS]> {
+    let [lossless, lossy] = found_topics(matrix)?;
+    let service = found_service(matrix)?;
+    // SAFETY: it holds topics, and nobody takes it away.
+    let opened = unsafe { matrix.open_topics(service) }?.collect::<Result<Vec<_>, _>>()?;
+    // One behind the other.
+    let ends = opened.iter().scan(service.bytes(), |end, topic| {
+        let at = *end;
+        *end += topic_bytes(topic.shape()) as u64;
+        Some(at)
+    });
+    let at_bytes: Vec<u64> = [lossless.bytes(), lossy.bytes()].into_iter().chain(ends).collect();
+    let words = at_bytes.iter().map(|&at| at as usize / 4).collect::<Vec<_>>();
+    words.try_into().ok().context("a service of another shape")
 }
 
 /// Mapped memory, shared with processes forked later.

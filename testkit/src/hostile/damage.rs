@@ -153,15 +153,16 @@ impl Place {
                     + u64::from(word % 8) * 4;
                 (bytes as usize / 4, None)
             }
-            Self::Topic(lossy, word) => (word.find(bed, lossy), None),
+            Self::Topic(topic, word) => (word.find(bed, topic), None),
         }
     }
 }
 
 impl TopicWord {
     /// The number of the word in the segment.
-    fn find(self, bed: &Bed, lossy: bool) -> usize {
-        let topic = bed.topic_at(lossy);
+    fn find(self, bed: &Bed, topic: u8) -> usize {
+        let number = topic;
+        let topic = bed.topic_at(number);
         let wide = |number: usize| topic + TOPIC_WORDS_BYTES / 4 + 2 * number;
         match self {
             Self::Telling(n, high) => {
@@ -179,7 +180,7 @@ impl TopicWord {
             }
             Self::Message(slot, n) => {
                 // Its place is the slot's second word, the offset in the lower half.
-                let place = Self::Slot(slot, 2).find(bed, lossy);
+                let place = Self::Slot(slot, 2).find(bed, number);
                 let offset = bed.words().get(place).map_or(0, |word| word.load(Relaxed));
                 let header = Offset::from_raw(offset).bytes().saturating_sub(HEADER_BYTES);
                 header as usize / 4 + usize::from(n) % 10

@@ -11,6 +11,7 @@ use am_matrix::{Block, Liveness};
 
 use super::bed::{Bed, Handle};
 use super::messages::Correspondent;
+use super::service::Bureau;
 use super::step::Size;
 
 /// Sizes of the blocks that a participant dies with: some of every sector that has room.
@@ -77,7 +78,8 @@ impl Drop for LocksOfOne {
 }
 
 /// Lets a participant die that holds blocks, keeps some in its cache, and has one in hand, as `how` says; in the
-/// topics it is a poster, a reader and a member who look at a message.
+/// topics it is a poster, a reader and a member who look at a message, in the service a client that has asked and a
+/// server that has a request.
 ///
 /// Whatever it did to the segment when it left is undone. Other processes' damages of that moment
 /// are undone with it.
@@ -92,7 +94,7 @@ pub fn die(bed: &Bed, handle: Handle, how: u8) {
         })
         .collect();
     PARKED_BYTES.iter().for_each(|size| drop(handle.allocate(size.bytes())));
-    let mail = Correspondent::of_the_dead(&handle);
+    let mail = (Correspondent::of_the_dead(&handle), Bureau::of_the_dead(&handle));
     let mut words = bed.snapshot();
     let slot = handle.participants().into_iter().find(|participant| participant.own);
     if let Some(slot) = slot.filter(|slot| (slot.slot as usize) < SLOTS) {

@@ -27,20 +27,20 @@ const INQUIRIES_MAX: usize = 1 << 12;
 /// A message not every bit pattern of which is one.
 #[derive(Message, Clone, Copy, Debug)]
 #[repr(C)]
-struct Order {
+pub(super) struct Order {
     number: u32,
     letter: char,
 }
 
 /// What the topics carry.
 #[derive(MessageSet)]
-enum Feed<'a> {
+pub(super) enum Feed<'a> {
     Order(&'a Order),
     Blob(&'a [u8]),
     Text(&'a str),
 }
 
-type Set = Feed<'static>;
+pub(super) type Set = Feed<'static>;
 
 fn topic(matrix: &Matrix, lossy: bool) -> atomic_matrix::TopicBuilder<Set> {
     Topic::builder(matrix, NAMES[usize::from(lossy)])
@@ -255,7 +255,7 @@ fn look(
 }
 
 /// Uses a view as what it says to be.
-fn judge(view: &Feed<'_>) -> usize {
+pub(super) fn judge(view: &Feed<'_>) -> usize {
     match view {
         Feed::Order(order) => order.letter.len_utf8() + order.number as usize % 7,
         Feed::Blob(bytes) => bytes.len(),

@@ -2,7 +2,7 @@
 //!
 //! A victim, a process of its own, makes every call of a matrix while words of the allocator are
 //! overwritten: guard, geometry, control words, index, granule words, block headers, and the words of two
-//! topics, on which it posts and reads. Mostly the
+//! topics, on which it posts and reads, and of a service, where it asks and answers. Mostly the
 //! victim does it to itself at fixed steps, so that a seed repeats it exactly; every eighth round
 //! another process does it at any moment. The memory lies between inaccessible pages as far as any
 //! offset reaches; every eighth round or so it is a segment of the product's own making instead.
@@ -22,6 +22,7 @@ mod damage;
 mod death;
 mod messages;
 pub mod player;
+mod service;
 pub mod step;
 pub mod sweep;
 mod victim;
@@ -124,6 +125,7 @@ pub fn play_steps(bed: &Bed, steps: &[Step]) -> Result<(), Broken> {
         match step {
             Step::Do(operation) => player.perform(*operation)?,
             Step::Tell(telling) => player.tell(*telling)?,
+            Step::Ask(asking) => player.ask(*asking)?,
             Step::Damage(damage) => damage.apply(bed),
         }
     }
@@ -136,13 +138,13 @@ pub fn play_steps(bed: &Bed, steps: &[Step]) -> Result<(), Broken> {
 /// The segments, the last of the product's own making.
 fn beds() -> Result<Vec<Bed>> {
     Ok(vec![
-        Bed::guarded(384 << 10, (40, 30))?,
+        Bed::guarded(576 << 10, (40, 30))?,
         Bed::guarded(1 << 20, (20, 30))?,
-        Bed::guarded(288 << 10, (100, 0))?,
-        Bed::guarded(448 << 10, (0, 50))?,
+        Bed::guarded(480 << 10, (100, 0))?,
+        Bed::guarded(640 << 10, (0, 50))?,
         // So long that the index is three levels high.
         Bed::guarded(2 << 20, (90, 5))?,
-        Bed::memfd(384 << 10, (40, 30))?,
+        Bed::memfd(576 << 10, (40, 30))?,
     ])
 }
 

@@ -9,7 +9,8 @@ use atomic_matrix::bytemuck::Pod;
 use super::bed::{Bed, Handle};
 use super::death::die;
 use super::messages::Correspondent;
-use super::step::{Operation, Raw, Telling};
+use super::service::Bureau;
+use super::step::{Asking, Operation, Raw, Telling};
 use crate::product;
 
 /// Blocks and offsets that the victim keeps, each; more are freed at once.
@@ -42,6 +43,7 @@ pub struct Player<'m> {
     held: Vec<Block<'m>>,
     given: Vec<Offset>,
     mail: Correspondent,
+    bureau: Bureau,
     /// What was done so far.
     pub calls: Calls,
 }
@@ -54,8 +56,9 @@ impl<'m> Player<'m> {
     #[must_use]
     pub fn new(bed: &'m Bed, handles: &'m [Handle]) -> Self {
         assert!(!handles.is_empty(), "a victim without a handle");
-        let (held, given, mail) = (Vec::new(), Vec::new(), Correspondent::default());
-        Self { bed, handles, turn: 0, held, given, mail, calls: Calls::default() }
+        let (held, given) = (Vec::new(), Vec::new());
+        let (mail, bureau) = (Correspondent::default(), Bureau::default());
+        Self { bed, handles, turn: 0, held, given, mail, bureau, calls: Calls::default() }
     }
 
     /// Performs one call about messages.
@@ -69,6 +72,19 @@ impl<'m> Player<'m> {
         let told = mail.tell(self, matrix, telling);
         self.mail = mail;
         told
+    }
+
+    /// Performs one call about a service.
+    ///
+    /// # Errors
+    /// As [`perform`](Self::perform).
+    pub fn ask(&mut self, asking: Asking) -> Result<(), Broken> {
+        self.turn += 1;
+        let matrix: &'m Matrix = &self.handles[self.turn % self.handles.len()];
+        let mut bureau = std::mem::take(&mut self.bureau);
+        let asked = bureau.ask(self, matrix, asking);
+        self.bureau = bureau;
+        asked
     }
 
     /// Performs one operation.
@@ -240,7 +256,7 @@ impl<'m> Player<'m> {
     /// As [`perform`](Self::perform).
     pub fn finish(&mut self) -> Result<(), Broken> {
         let matrix: &Matrix = &self.handles[0];
-        drop(std::mem::take(&mut self.mail));
+        drop((std::mem::take(&mut self.mail), std::mem::take(&mut self.bureau)));
         black_box(matrix.stats());
         let third = self.held.len() / 3;
         matrix.free_many(self.held.drain(2 * third..));

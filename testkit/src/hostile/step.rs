@@ -4,6 +4,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use fastrand::Rng;
 
+use super::bed::TOPICS;
 use super::sweep;
 
 /// Damages of one round: so often is a segment damaged before it is made anew.
@@ -22,6 +23,8 @@ pub enum Step {
     Do(Operation),
     /// The victim posts, reads, comes or goes.
     Tell(Telling),
+    /// The victim asks, answers, comes or goes.
+    Ask(Asking),
     /// Somebody writes where only the allocator may.
     Damage(Damage),
 }
@@ -204,6 +207,46 @@ pub enum End {
     Forget,
 }
 
+/// A call of the victim about the service. `which` picks one of its clients or servers, `request` and `response` one of
+/// what a client has in hand, modulo their number.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+#[expect(missing_docs, reason = "each is named after the call")]
+pub enum Asking {
+    OpenService,
+    Client,
+    DropClient { which: u8 },
+    Ask { which: u8, len: u8, waits: bool },
+    AskByLoan { which: u8, size: Size, sends: bool },
+    Take { which: u8, request: u8, waits: bool, end: Keeping },
+    DropPending { which: u8, request: u8 },
+    DropResponse { which: u8, response: u8 },
+    Server,
+    DropServer { which: u8 },
+    Receive { which: u8, waits: bool },
+    Answer { which: u8, by: AnswerBy },
+    Inquire { which: u8 },
+}
+
+/// What becomes of a response.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+#[expect(missing_docs, reason = "each is named after what is done")]
+pub enum Keeping {
+    Drop,
+    Keep,
+    Forget,
+}
+
+/// How a server ends a request.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+#[expect(missing_docs, reason = "each is named after the call")]
+pub enum AnswerBy {
+    Value { len: u8 },
+    Loan { size: Size, sends: bool },
+    GivingBack,
+    Dropping,
+    Forgetting,
+}
+
 /// A payload size.
 #[derive(Clone, Copy, Debug, Arbitrary)]
 pub enum Size {
@@ -277,8 +320,8 @@ pub enum Place {
     NearEnd(u8, u8, Beside),
     /// A word of that block's header.
     Header(u8, u8, u8),
-    /// A word of one of the topics.
-    Topic(bool, TopicWord),
+    /// A word of one of the [topics](super::bed::TOPICS).
+    Topic(u8, TopicWord),
 }
 
 /// A word that has to do with a topic.
@@ -356,41 +399,62 @@ pub enum Length {
     Small(u8),
 }
 
-/// The steps of a round: every other one is about messages, mostly; and one of those beyond the
-/// [first](sweep::FIRST) of the sweep is that round of the sweep.
+/// What most calls, and damages, of a round are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Blocks,
+    Topics,
+    Service,
+}
+
+impl Subject {
+    /// Every other round is about blocks.
+    fn draw(rng: &mut Rng) -> Self {
+        match rng.u8(..4) {
+            0 => Self::Topics,
+            1 => Self::Service,
+            _ => Self::Blocks,
+        }
+    }
+
+    fn call(self, rng: &mut Rng) -> Step {
+        match (self, rng.u8(..4)) {
+            (Self::Topics, 1..) => Step::Tell(draw(rng)),
+            (Self::Service, 1..) => Step::Ask(draw(rng)),
+            _ => Step::Do(draw(rng)),
+        }
+    }
+
+    fn damage(self, rng: &mut Rng) -> Damage {
+        let damage: Damage = draw(rng);
+        let place = match (self, rng.u8(..4)) {
+            (Self::Topics, 1..) => Place::Topic(rng.u8(..2), draw(rng)),
+            (Self::Service, 1..) => Place::Topic(rng.u8(2..TOPICS as u8), draw(rng)),
+            _ => damage.place,
+        };
+        Damage { place, ..damage }
+    }
+}
+
+/// The steps of a round; one of those beyond the [first](sweep::FIRST) of the sweep is that round of the sweep.
 #[must_use]
 pub fn script(seed: u64, round: u64) -> Vec<Step> {
     if let Some(number) = round.checked_sub(sweep::FIRST) {
         return sweep::script(number);
     }
     let mut rng = Rng::with_seed(mix(seed, round));
-    let tells = rng.bool();
+    let subject = Subject::draw(&mut rng);
     let mut steps = Vec::new();
     for _ in 0..rng.usize(..=WARM_UP) {
-        steps.push(call(&mut rng, tells));
+        steps.push(subject.call(&mut rng));
     }
     for _ in 0..DAMAGES {
-        steps.push(Step::Damage(damage(&mut rng, tells)));
+        steps.push(Step::Damage(subject.damage(&mut rng)));
         for _ in 0..rng.usize(1..=BETWEEN) {
-            steps.push(call(&mut rng, tells));
+            steps.push(subject.call(&mut rng));
         }
     }
     steps
-}
-
-/// A call; about messages, mostly, in a round that is.
-fn call(rng: &mut Rng, tells: bool) -> Step {
-    if tells && rng.u8(..4) > 0 { Step::Tell(draw(rng)) } else { Step::Do(draw(rng)) }
-}
-
-/// A damage; to a topic, mostly, in a round about messages.
-fn damage(rng: &mut Rng, tells: bool) -> Damage {
-    let damage: Damage = draw(rng);
-    let place = match tells && rng.u8(..4) > 0 {
-        true => Place::Topic(rng.bool(), draw(rng)),
-        false => damage.place,
-    };
-    Damage { place, ..damage }
 }
 
 /// A seed of its own for each `number` under one seed.

@@ -1,6 +1,9 @@
-//! Every word of a topic that says something, each with every value that may mislead.
+//! Every word of a topic, alone or a service's, that says something, each with every value that may mislead.
 
-use super::step::{Begin, Change, Damage, End, Operation, Place, Size, Step, Telling, TopicWord};
+use super::step::{
+    AnswerBy, Asking, Begin, Change, Damage, End, Keeping, Operation, Place, Size, Step, Telling,
+    TopicWord,
+};
 use am_topic::telling_wides;
 
 /// The number of the first round of the sweep; those drawn at random are before it.
@@ -9,6 +12,8 @@ pub const FIRST: u64 = 1 << 40;
 const HEADER_WORDS: u64 = 10;
 /// Slots whose message is damaged: one that is read, and one that is to be.
 const SLOTS: [u8; 2] = [0, 5];
+/// Topics that are swept over: the lossless and the lossy one, of the service the first replies and the requests.
+const TOPICS: [u8; 4] = [0, 1, 2, 4];
 /// Leaves a word as it is.
 const AS_IS: Change = Change::Add(0);
 
@@ -44,7 +49,7 @@ fn words() -> u64 {
 /// Returns how many rounds there are: each topic's words with each value.
 #[must_use]
 pub fn rounds() -> u64 {
-    2 * words() * VALUES.len() as u64
+    TOPICS.len() as u64 * words() * VALUES.len() as u64
 }
 
 /// The steps of one: the topic in use, one word damaged, and every call after it.
@@ -52,13 +57,14 @@ pub fn rounds() -> u64 {
 pub fn script(number: u64) -> Vec<Step> {
     let values = VALUES.len() as u64;
     let [low, high] = VALUES[(number % values) as usize];
-    let lossy = number / values % 2 == 1;
-    let (first, second) = halves(number / values / 2 % words());
-    let damage = |word, change| Step::Damage(Damage { place: Place::Topic(lossy, word), change });
-    let mut steps = before(lossy);
+    let topics = TOPICS.len() as u64;
+    let topic = TOPICS[(number / values % topics) as usize];
+    let (first, second) = halves(number / values / topics % words());
+    let damage = |word, change| Step::Damage(Damage { place: Place::Topic(topic, word), change });
+    let mut steps = if topic < 2 { before(topic == 1) } else { before_service() };
     steps.push(damage(first, low));
     steps.extend(second.map(|second| damage(second, high)));
-    steps.extend(after(lossy));
+    steps.extend(if topic < 2 { after(topic == 1) } else { after_service() });
     steps
 }
 
@@ -124,5 +130,66 @@ fn after(lossy: bool) -> Vec<Step> {
     steps.extend([0, 1, 2].map(|_| tell(Telling::DropReader { which: 1 })));
     steps.push(tell(Telling::CloseGroup { lossy, group: false }));
     steps.extend([post_timeout(2), wait(0), tell(Telling::DropPoster { which: 0 })]);
+    steps
+}
+
+fn ask(len: u8, waits: bool) -> Step {
+    Step::Ask(Asking::Ask { which: 0, len, waits })
+}
+
+fn receive(which: u8, waits: bool) -> Step {
+    Step::Ask(Asking::Receive { which, waits })
+}
+
+fn answer(which: u8, by: AnswerBy) -> Step {
+    Step::Ask(Asking::Answer { which, by })
+}
+
+fn take(request: u8, waits: bool, end: Keeping) -> Step {
+    Step::Ask(Asking::Take { which: 0, request, waits, end })
+}
+
+/// A client and two servers; of six requests, in the ring and in blocks, three are answered and one is given back. A
+/// server has one in hand, the client looks at a response.
+///
+/// Whichever server does something is the last one afterwards; so the first of two does each in turn.
+fn before_service() -> Vec<Step> {
+    let server = Step::Ask(Asking::Server);
+    let mut steps = vec![Step::Ask(Asking::Client), server, server];
+    steps.extend([40, 90, 40, 90, 40, 90].map(|len| ask(len, false)));
+    let (short, long) = (AnswerBy::Value { len: 40 }, AnswerBy::Value { len: 90 });
+    for by in [short, long, AnswerBy::GivingBack, short] {
+        // The one that received, the last, answers; the other one is the last of both then.
+        steps.extend([receive(0, false), answer(1, by)]);
+    }
+    steps.extend([receive(0, false), take(0, false, Keeping::Keep)]);
+    steps
+}
+
+fn after_service() -> Vec<Step> {
+    let tell = |asking| Step::Ask(asking);
+    let mut steps = vec![Step::Do(Operation::Recover)];
+    steps.extend([0, 0].map(|which| tell(Asking::Inquire { which })));
+    steps.extend([take(0, false, Keeping::Keep), take(0, true, Keeping::Drop)]);
+    steps.push(tell(Asking::DropResponse { which: 0, response: 0 }));
+    let size = Size::Small(40);
+    let loan = AnswerBy::Loan { size, sends: true };
+    for by in [AnswerBy::Value { len: 90 }, loan, AnswerBy::Dropping, AnswerBy::GivingBack] {
+        // Either server, whichever has one in hand.
+        steps.extend([answer(0, by), answer(0, by), receive(0, false), receive(0, true)]);
+    }
+    steps.extend([answer(0, loan), answer(0, AnswerBy::Forgetting), receive(0, false)]);
+    steps.extend([ask(9, true), ask(90, false)]);
+    steps.push(tell(Asking::AskByLoan { which: 0, size, sends: true }));
+    steps.push(tell(Asking::DropPending { which: 0, request: 1 }));
+    // Others come, by a service opened anew, and go.
+    steps.extend([Asking::OpenService, Asking::Client, Asking::Server].map(tell));
+    steps.extend([receive(0, false), answer(2, loan), take(0, true, Keeping::Forget)]);
+    steps.push(Step::Do(Operation::Die { how: 0 }));
+    steps.push(Step::Do(Operation::Recover));
+    steps.extend([receive(0, true), answer(2, AnswerBy::Value { len: 9 })]);
+    steps.extend([0, 0].map(|which| tell(Asking::DropServer { which })));
+    steps.extend([ask(9, false), take(0, false, Keeping::Drop)]);
+    steps.push(tell(Asking::DropClient { which: 0 }));
     steps
 }

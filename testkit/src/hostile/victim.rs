@@ -175,6 +175,7 @@ impl Game<'_> {
             match step {
                 Step::Do(operation) => self.guarded(|| player.perform(*operation))?,
                 Step::Tell(telling) => self.guarded(|| player.tell(*telling))?,
+                Step::Ask(asking) => self.guarded(|| player.ask(*asking))?,
                 Step::Damage(damage) if damaging => {
                     damage.apply(bed);
                     self.board.damages.fetch_add(1, Relaxed);

@@ -181,8 +181,8 @@ impl<Q: MessageSet + ?Sized, A: MessageSet + ?Sized> ServiceBuilder<Q, A> {
         self
     }
 
-    /// Sets how many clients there can be at once, 1 to 64; the default is 16. Each takes 40 KB of the
-    /// segment, whether it is there or not.
+    /// Sets how many clients there can be at once, 1 to 64; the default is 16. Each takes 49 KB of the
+    /// segment, or more with more [outstanding](Self::outstanding), whether it is there or not.
     pub fn clients(mut self, clients: usize) -> Self {
         self.clients = clients;
         self
