@@ -1,15 +1,18 @@
 //! `kit kill`: every operation, interrupted at every instruction, by death or by sleep.
 //!
 //! The stepping processes have one thread each, so the work is shared among processes: the program
-//! starts itself anew, once per core, with a part of the operations each.
+//! starts itself anew, once per core, and whichever is ready takes the next operation out of a pipe.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write, pipe, stdin};
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 use crate::accounts::Care;
 use crate::ops::{self, Op};
@@ -20,6 +23,8 @@ use crate::verdict::Verdict;
 
 /// Failures of one operation that are printed.
 const PRINTED_MAX: usize = 5;
+/// What a pipe holds at least, in bytes.
+const PIPE_BYTES: usize = 4096;
 /// Longest operation that gets a kill at every instruction, in instructions.
 const EVERY_MAX: u64 = 5_000;
 
@@ -47,8 +52,8 @@ pub struct Args {
     /// Processes that share the work [default: one per core]
     #[arg(long)]
     pub jobs: Option<usize>,
-    /// Do only every `jobs`-th operation, from this one on
-    #[arg(long, hide = true, requires = "jobs")]
+    /// Do only operations whose numbers come from stdin, as this one of the processes
+    #[arg(long, hide = true)]
     pub part: Option<usize>,
 }
 
@@ -69,12 +74,20 @@ pub fn run(args: &Args) -> Result<Verdict> {
         Some(part) => {
             // Whoever started this one may be interrupted.
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
-            return Ok(run_part(ops.iter().skip(part).step_by(jobs), args));
+            stay_on_one_core(part)?;
+            // Not by way of its buffer, which would take all that there is.
+            let numbers = stdin().as_fd().try_clone_to_owned()?;
+            return Ok(run_part(numbers_from(numbers.into()).filter_map(|n| ops.get(n)), args));
         }
         None => {
             println!("seed {}", args.seed);
             println!("{}", row(["operation", "steps", "changes", "tried", "covered", "failed"]));
-            if jobs == 1 { run_part(ops.iter(), args) } else { run_parts(args, jobs, ops.len())? }
+            if jobs == 1 {
+                stay_on_one_core(0)?;
+                run_part(ops.iter(), args)
+            } else {
+                run_parts(args, jobs, ops.len())?
+            }
         }
     };
     if args.self_test {
@@ -82,6 +95,18 @@ pub fn run(args: &Args) -> Result<Verdict> {
         total.failures = u64::from(total.failures == 0);
     }
     Ok(total)
+}
+
+/// Keeps this process, and the children it will step through, on one of the cores it may use. Each
+/// step is a turn of the child and one of its tracer; on two cores each turn would wake the other one.
+fn stay_on_one_core(part: usize) -> Result<()> {
+    let this = Pid::from_raw(0);
+    let usable = sched_getaffinity(this)?;
+    let cores: Vec<usize> =
+        (0..CpuSet::count()).filter(|&core| usable.is_set(core) == Ok(true)).collect();
+    let mut one = CpuSet::new();
+    one.set(cores[part % cores.len()])?;
+    Ok(sched_setaffinity(this, &one)?)
 }
 
 fn chosen(args: &Args) -> Vec<Op> {
@@ -112,24 +137,47 @@ fn run_part<'a>(ops: impl Iterator<Item = &'a Op>, args: &Args) -> Verdict {
     total
 }
 
-/// Starts a process for each part, passes on what they print, and adds up their verdicts.
+/// The numbers of all operations in a pipe that ends after them; several readers may take them. A read
+/// takes one number whole: all are equally long, so none lies across two pages of the pipe.
+fn numbers_to_take(ops: usize) -> Result<PipeReader> {
+    let (numbers, mut all) = pipe()?;
+    let list: Vec<u8> = (0..u32::try_from(ops)?).flat_map(u32::to_ne_bytes).collect();
+    // Nobody reads yet: what has no room would wait for ever.
+    ensure!(list.len() <= PIPE_BYTES, "{ops} operations are too many for a pipe");
+    all.write_all(&list)?;
+    Ok(numbers)
+}
+
+/// The numbers that are left in such a pipe.
+fn numbers_from(mut pipe: PipeReader) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let mut number = [0; size_of::<u32>()];
+        pipe.read_exact(&mut number).ok()?;
+        Some(u32::from_ne_bytes(number) as usize)
+    })
+}
+
+/// Starts the processes, passes on what they print, and adds up their verdicts.
 fn run_parts(args: &Args, jobs: usize, ops: usize) -> Result<Verdict> {
+    let numbers = numbers_to_take(ops)?;
     let (lines, heard) = channel();
     let mut parts = Vec::new();
     for part in 0..jobs {
-        parts.push(start_part(args, jobs, part, lines.clone())?);
+        parts.push(start_part(args, part, numbers.try_clone()?, lines.clone())?);
     }
-    drop(lines);
+    drop((numbers, lines));
     let bar = ProgressBar::new(ops as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed}")?);
-    let (mut total, mut verdicts) = (Verdict::default(), 0);
+    let (mut total, mut verdicts, mut done) = (Verdict::default(), 0, 0);
     for line in heard {
         if let Some(values) = line.strip_prefix("verdict: ") {
             add(values, &mut total).with_context(|| format!("a part said {line:?}"))?;
             verdicts += 1;
             continue;
         }
-        bar.inc(u64::from(!line.starts_with(' ')));
+        // Beside the operation's own line there may be more of it, indented.
+        done += usize::from(!line.starts_with(' '));
+        bar.set_position(done as u64);
         bar.suspend(|| println!("{line}"));
     }
     bar.finish_and_clear();
@@ -137,13 +185,14 @@ fn run_parts(args: &Args, jobs: usize, ops: usize) -> Result<Verdict> {
         part.wait()?;
     }
     ensure!(verdicts == jobs, "{verdicts} of {jobs} processes came to a verdict");
+    ensure!(done == ops, "{done} of {ops} operations were done");
     Ok(total)
 }
 
 fn start_part(
     args: &Args,
-    jobs: usize,
     part: usize,
+    numbers: PipeReader,
     lines: Sender<String>,
 ) -> Result<std::process::Child> {
     let mut command = Command::new(std::env::current_exe()?);
@@ -151,8 +200,8 @@ fn start_part(
     command.args(args.self_test.then_some("--self-test"));
     command.args(args.op.iter().map(|op| format!("--op={op}")));
     command.arg(format!("--seed={}", args.seed));
-    command.args([format!("--jobs={jobs}"), format!("--part={part}")]);
-    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    command.arg(format!("--part={part}"));
+    let mut child = command.stdin(numbers).stdout(Stdio::piped()).spawn()?;
     let output = child.stdout.take().context("no stdout")?;
     thread::spawn(move || {
         let mut heard = BufReader::new(output).lines().map_while(Result::ok);

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: measurements. They judge soundness at most, never speed.
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
 
 use crate::process;
@@ -48,9 +50,8 @@ pub struct Args {
 pub fn run(which: &Which) -> Result<Outcome> {
     match which {
         Which::Criterion { args } => {
-            let mut command =
-                process::cargo(["bench", "--package=atomic-matrix", "--bench=direct"]);
-            process::run(command.arg("--").args(args))?;
+            let mut command = beside_the_workspace("bench")?;
+            process::run(command.args(["--package=am-alone", "--bench=direct", "--"]).args(args))?;
         }
         Which::Peers(args) => return run_peers(None, args),
         Which::Latency(args) => return run_peers(Some("latency"), args),
@@ -93,14 +94,20 @@ fn buildable_peers() -> Vec<&'static str> {
     built.map(|(peer, _)| peer).collect()
 }
 
-/// Runs the program in `benches/`, a package of its own: its peers are no burden to the workspace.
-/// It checks what it measures, and prints a verdict of its own unless it only explains itself.
-fn run_peers(verb: Option<&str>, Args { args }: &Args) -> Result<Outcome> {
+/// A verb of cargo's in the workspace of the benches.
+fn beside_the_workspace(verb: &str) -> Result<Command> {
     if !process::root().join("benches/Cargo.toml").is_file() {
         bail!("benches/Cargo.toml is missing: this is no full checkout");
     }
-    let mut command = process::cargo(["run", "--release", "--manifest-path=benches/Cargo.toml"]);
-    command.args(["--no-default-features", "--features", &buildable_peers().join(",")]);
+    Ok(process::cargo([verb, "--manifest-path=benches/Cargo.toml"]))
+}
+
+/// Runs the program in `benches/`, a package of its own: its peers are no burden to the workspace.
+/// It checks what it measures, and prints a verdict of its own unless it only explains itself.
+fn run_peers(verb: Option<&str>, Args { args }: &Args) -> Result<Outcome> {
+    let mut command = beside_the_workspace("run")?;
+    command.args(["--release", "--no-default-features"]);
+    command.args(["--features", &buildable_peers().join(",")]);
     command.args(["--bin=peers", "--"]).args(verb).args(args);
     let mut judged = false;
     let ok = process::run_reading(&mut command, |line| judged |= line.starts_with("verdict: "))?;

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::process::{self, cargo};
 use crate::verdict::{Outcome, Verdict};
-use crate::{endurance, hostile, kill, messages, model};
+use crate::{endurance, hostile, kill, messages, model, program};
 
 /// Which part of the gate.
 #[derive(clap::Args, Debug)]
@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     Step { name: "doctest", run: doctest },
     Step { name: "doc", run: doc },
     Step { name: "model", run: model },
+    Step { name: "programs", run: program::build },
     Step { name: "endurance", run: || endurance(1) },
     Step { name: "endurance-2", run: || endurance(2) },
     Step { name: "messages", run: || messages(2) },
@@ -83,17 +84,17 @@ fn fmt() -> Result<()> {
     process::run(&mut cargo(["fmt", "--all", "--check"]))
 }
 
-/// Warnings are errors here, with the default features and with all of them.
+/// Warnings are errors here: everything with all features, and but for the tests with the default ones.
 fn clippy() -> Result<()> {
-    for features in [None, Some("--all-features")] {
-        let mut command = cargo(["clippy", "--workspace", "--all-targets"]);
-        command.args(features).args(["--", "-D", "warnings"]);
-        process::run(&mut command)?;
+    for what in [&["--all-targets", "--all-features"][..], &["--lib", "--bins", "--examples"]] {
+        let mut command = cargo(["clippy", "--workspace"]);
+        process::run(command.args(what).args(["--", "-D", "warnings"]))?;
     }
     Ok(())
 }
 
-/// The tests have what needs no special machine, beside the default features.
+/// The tests have what needs no special machine, beside the default features; the doctests too, for
+/// which nothing is then built anew.
 const TESTED: &str = "--features=am-message/async,atomic-matrix/async";
 
 fn test() -> Result<()> {
@@ -106,11 +107,11 @@ fn test() -> Result<()> {
 }
 
 fn doctest() -> Result<()> {
-    process::run(&mut cargo(["test", "--workspace", "--doc"]))
+    process::run(&mut cargo(["test", "--workspace", "--doc", TESTED]))
 }
 
 fn doc() -> Result<()> {
-    let mut command = cargo(["doc", "--workspace", "--no-deps"]);
+    let mut command = cargo(["doc", "--workspace", "--no-deps", "--all-features"]);
     process::run(command.env("RUSTDOCFLAGS", "-Dwarnings"))
 }
 
@@ -140,9 +141,7 @@ fn hostile(self_test: bool) -> Result<()> {
 }
 
 fn handover() -> Result<()> {
-    let mut command = cargo(["run", "--quiet", "--release", "--package=atomic-matrix"]);
-    command.arg("--example=handover");
-    must_hold(Outcome::Judged(process::run_judging(&mut command)?))
+    must_hold(Outcome::Judged(process::run_judging(&mut program::example("handover")?)?))
 }
 
 /// A verb run as a step: what it finds wrong is an error of the step.

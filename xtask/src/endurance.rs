@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::process;
+use crate::program::example;
 use crate::verdict::Outcome;
 
 /// What the endurance run is to do; the example's `--help` says more.
@@ -34,14 +35,7 @@ impl Args {
 
 /// Runs the example, which prints the verdict.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let mut command = process::cargo([
-        "run",
-        "--quiet",
-        "--release",
-        "--package=atomic-matrix",
-        "--example=endurance",
-        "--",
-    ]);
+    let mut command = example("endurance")?;
     command
         .arg(format!("--threads={}", args.threads))
         .arg(format!("--seconds={}", args.seconds))

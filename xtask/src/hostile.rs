@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use crate::kit::kit;
 use crate::process;
+use crate::program::kit;
 use crate::verdict::Outcome;
 
 /// How many damages, and which.
@@ -32,7 +32,7 @@ impl Args {
 
 /// Runs the kit, which prints the verdict.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let mut command = kit("hostile");
+    let mut command = kit("hostile")?;
     command
         .arg(format!("--mutations={}", args.mutations))
         .args(args.seed.map(|seed| format!("--seed={seed}")))

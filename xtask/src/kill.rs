@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use crate::kit::kit;
 use crate::process;
+use crate::program::kit;
 use crate::verdict::Outcome;
 
 /// What to kill, and where; the kit's `--help` says more.
@@ -33,6 +33,6 @@ impl Args {
 
 /// Runs the kit, which prints the verdict.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let mut command = kit(if args.storm { "storm" } else { "kill" });
+    let mut command = kit(if args.storm { "storm" } else { "kill" })?;
     Ok(Outcome::Judged(process::run_judging(command.args(&args.rest))?))
 }

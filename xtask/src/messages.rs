@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::process;
+use crate::program::example;
 use crate::verdict::Outcome;
 
 /// What is to be sent; the example's `--help` says more.
@@ -31,14 +32,7 @@ impl Args {
 
 /// Runs the example, which prints the verdict.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let mut command = process::cargo([
-        "run",
-        "--quiet",
-        "--release",
-        "--package=atomic-matrix",
-        "--example=messages",
-        "--",
-    ]);
+    let mut command = example("messages")?;
     command
         .arg(format!("--count={}", args.count))
         .arg(format!("--processes={}", args.processes))

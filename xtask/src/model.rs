@@ -1,5 +1,7 @@
 //! `cargo xtask model`: the loom models of the ripple, of topics, of a pool's depot, of sleeping and rousing.
 
+use std::process::Command;
+
 use anyhow::{Context, Result, bail};
 
 use crate::process;
@@ -27,29 +29,37 @@ impl Args {
     }
 }
 
+/// Where the models are.
+const MODELS: [&str; 11] = [
+    "--package=am-cache",
+    "--package=am-ripple",
+    "--package=am-shm",
+    "--package=am-topic",
+    "--test=cache",
+    "--test=depot",
+    "--test=model",
+    "--test=names",
+    "--test=proof",
+    "--test=recovery",
+    "--test=wait_model",
+];
+
 /// Builds the models under `cfg(loom)` and runs them. No model at all counts as a failure.
 pub fn run(args: &Args) -> Result<Outcome> {
     let bound = bound(args)?;
-    let mut command = process::cargo(["test", "--release"]);
-    command
-        .args(["--package=am-ripple", "--package=am-topic"])
-        .args(["--test=model", "--test=proof", "--test=recovery", "--test=cache"])
-        .args(["--test=names", "--package=am-cache", "--test=depot"])
-        .args(["--package=am-shm", "--test=wait_model"])
-        // A folder of its own: the flag would otherwise rebuild everything, here and back again.
-        .env("CARGO_TARGET_DIR", process::target_dir().join("loom"))
-        .env("RUSTFLAGS", process::rustflags("--cfg loom"))
-        .arg("--");
-    if let Some(bound) = bound {
-        command.env("LOOM_MAX_PREEMPTIONS", bound.to_string());
-    }
-    if args.mutants {
-        command.args(["--ignored", "mutants", "--nocapture"]);
-    }
-    command.args(&args.filter);
-
     let mut seen = Seen::default();
-    let success = process::run_reading(&mut command, |line| seen.read(line))?;
+    let success = if !args.mutants && process::has_subcommand("nextest") {
+        // All models at once on all cores. Without it each program waits for the longest of the one before.
+        let mut command = modelling(&["nextest", "run", "--cargo-profile=model"], bound);
+        process::run_reading_progress(command.args(&args.filter), |line| seen.read(line))?
+    } else {
+        let mut command = modelling(&["test", "--profile=model"], bound);
+        command.arg("--");
+        if args.mutants {
+            command.args(["--ignored", "mutants", "--nocapture"]);
+        }
+        process::run_reading(command.args(&args.filter), |line| seen.read(line))?
+    };
     let bound = bound.map_or("own".to_owned(), |bound| bound.to_string());
     let (ok, values) = if args.mutants {
         let Seen { noticed, survived, .. } = seen;
@@ -60,6 +70,18 @@ pub fn run(args: &Args) -> Result<Outcome> {
     };
     let ok = ok && success;
     Ok(Outcome::Judge(if ok { Verdict::ok(values) } else { Verdict::failed(values) }))
+}
+
+/// A verb of cargo's on the models.
+fn modelling(verb: &[&str], bound: Option<usize>) -> Command {
+    let mut command = process::cargo(verb);
+    command
+        .args(MODELS)
+        // A folder of its own: the flag would otherwise rebuild everything, here and back again.
+        .env("CARGO_TARGET_DIR", process::target_dir().join("loom"))
+        .env("RUSTFLAGS", process::rustflags("--cfg loom"))
+        .envs(bound.map(|bound| ("LOOM_MAX_PREEMPTIONS", bound.to_string())));
+    command
 }
 
 /// The preemption bound of all models, by the flag or else the environment; `None` leaves each
@@ -100,10 +122,13 @@ impl Seen {
     }
 }
 
-/// Tests passed, according to one line of the test harness; 0 on any other line.
+/// Tests passed, according to one line of the test harness or of nextest; 0 on any other line.
 fn passed_in(line: &str) -> u64 {
-    let counts = line.strip_prefix("test result: ").unwrap_or_default();
-    let words: Vec<&str> = counts.split([' ', ';']).collect();
+    let line = line.trim_start();
+    if !line.starts_with("test result: ") && !line.starts_with("Summary [") {
+        return 0;
+    }
+    let words: Vec<&str> = line.split([' ', ';', ',']).collect();
     words
         .windows(2)
         .find(|pair| pair[1] == "passed")
@@ -118,6 +143,8 @@ mod tests {
     #[test]
     fn passed_in_summary_line_is_counted() {
         let line = "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out";
+        assert_eq!(passed_in(line), 12);
+        let line = "     Summary [ 349.086s] 13 tests run: 12 passed (2 slow), 1 failed, 1 skipped";
         assert_eq!(passed_in(line), 12);
     }
 
@@ -134,6 +161,7 @@ mod tests {
     fn passed_in_other_line_is_nothing() {
         assert_eq!(passed_in("test ripple_two_threads ... ok"), 0);
         assert_eq!(passed_in("7 passed"), 0);
+        assert_eq!(passed_in("        PASS [   1.675s] ( 1/12) am-ripple::model 7 passed"), 0);
         assert_eq!(passed_in(""), 0);
     }
 }

@@ -1,9 +1,9 @@
 //! Running cargo and reading what it says.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -62,19 +62,36 @@ pub fn run(command: &mut Command) -> Result<()> {
 ///
 /// # Errors
 /// The command could not be started, or its output not be read or passed on.
-pub fn run_reading(command: &mut Command, mut seen: impl FnMut(&str)) -> Result<bool> {
-    announce(command);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {}", line_of(command)))?;
+pub fn run_reading(command: &mut Command, seen: impl FnMut(&str)) -> Result<bool> {
+    let mut child = start(command.stdout(Stdio::piped()))?;
     let stdout = child.stdout.take().context("the child has no stdout")?;
-    for line in BufReader::new(stdout).lines() {
+    pass_on(stdout, std::io::stdout(), seen)?;
+    Ok(child.wait()?.success())
+}
+
+/// The same of its stderr, to which nextest writes.
+///
+/// # Errors
+/// As [`run_reading`].
+pub fn run_reading_progress(command: &mut Command, seen: impl FnMut(&str)) -> Result<bool> {
+    let mut child = start(command.stderr(Stdio::piped()))?;
+    let stderr = child.stderr.take().context("the child has no stderr")?;
+    pass_on(stderr, std::io::stderr(), seen)?;
+    Ok(child.wait()?.success())
+}
+
+fn start(command: &mut Command) -> Result<Child> {
+    announce(command);
+    command.spawn().with_context(|| format!("cannot start {}", line_of(command)))
+}
+
+fn pass_on(from: impl Read, mut to: impl Write, mut seen: impl FnMut(&str)) -> Result<()> {
+    for line in BufReader::new(from).lines() {
         let line = line?;
         seen(&line);
-        writeln!(std::io::stdout(), "{line}")?;
+        writeln!(to, "{line}")?;
     }
-    Ok(child.wait()?.success())
+    Ok(())
 }
 
 /// Runs a program that judges for itself. Returns its verdict, read from its last line.

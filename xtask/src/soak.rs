@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use crate::kit::kit;
 use crate::process;
+use crate::program::{example, kit};
 use crate::verdict::Outcome;
 
 /// How long.
@@ -22,15 +22,13 @@ pub struct Args {
 
 /// Builds what the rounds run, and runs the kit, which prints the verdict.
 pub fn run(args: &Args) -> Result<Outcome> {
-    let example = ["build", "--quiet", "--release", "--package=atomic-matrix"];
-    process::run(process::cargo(example).arg("--example=endurance"))?;
-    let endurance = process::target_dir().join("release/examples/endurance");
-    let mut command = kit("soak");
+    let endurance = example("endurance")?;
+    let mut command = kit("soak")?;
     command
         .arg(format!("--minutes={}", args.minutes))
         .args(args.seed.map(|seed| format!("--seed={seed}")))
         .args(args.round.map(|round| format!("--round={round}")))
         .arg("--endurance")
-        .arg(endurance);
+        .arg(endurance.get_program());
     Ok(Outcome::Judged(process::run_judging(&mut command)?))
 }

@@ -1,6 +1,6 @@
 //! What does not compile, and what is said then.
 //!
-//! `TRYBUILD=overwrite cargo test -p am-message --test refusals` writes the texts anew.
+//! `TRYBUILD=overwrite cargo test -p am-message-derive --test refusals` writes the texts anew.
 
 /// What the derives say themselves, which is the same for every compiler.
 #[test]

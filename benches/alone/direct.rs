@@ -1,7 +1,7 @@
 //! The allocator alone, one thread, over segments of several sizes: what an operation costs must not
 //! depend on how large the segment is.
 //!
-//! `cargo bench -p atomic-matrix --bench direct`, with a filter behind `--` if need be
+//! `cargo xtask bench criterion`, with a filter behind `--` if need be
 
 use std::hint::black_box;
 
