@@ -3,13 +3,15 @@
 use crate::error::{BatchError, PostError};
 use crate::poster::{Patience, write_block, write_cell, write_short};
 use crate::reader::{Fate, Found, check};
+use crate::topic::Shared;
 use crate::vigil::until;
 use crate::{BadMessage, Info, Kind, KindOf, MessageSet, Poster, Reader};
 use am_matrix::{Block, prefetch_for_read};
-use am_topic::Seq;
+use am_topic::{Claims, Seq};
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::mem::{self, ManuallyDrop};
 use std::time::Duration;
 
 /// How many messages ahead of the one at hand a batch's reader fetches.
@@ -93,7 +95,8 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     /// [`BatchError`] tells how many were posted: then memory ran out.
     ///
     /// # Panics
-    /// When `make` posts by this very poster, or when it panics. Those numbers that were claimed are missed then.
+    /// When `make` posts by this very poster, or when it panics. Those numbers that were claimed are missed then. A child
+    /// that `make` forks posts nothing, and gets an error.
     #[inline]
     pub fn post_from_fn<K: KindOf<S>>(
         &self,
@@ -127,27 +130,45 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         posted: &mut Posted,
     ) -> Result<(), PostError> {
         let mut poster = self.claimer()?;
+        self.collect_orphans(&poster);
         let label = self.label(&poster, K::INDEX);
         let mut numbers = posted.count..count;
-        let mut claims = poster.claim_up_to(count - posted.count).map_err(|_| self.full())?;
+        let claims = poster.claim_up_to(count - posted.count).map_err(|_| self.full())?;
+        let mut in_hand = InHand { shared: &self.shared, claims: Some(claims) };
+        let claims = in_hand.claims.as_mut().expect("just put in");
         let mut result = Ok(());
+        // What is made may fork: then the claim is the parent's, and the child writes nothing.
+        let mut make = |number| {
+            let value = make(number);
+            self.must_be_ours().map(|()| (value, label.at(self.shared.stamp())))
+        };
         loop {
             claims.fill_cells(|slot, cell| {
                 self.fetch_ahead_of(slot, cell);
-                let value = make(numbers.next()?);
+                let made = numbers.next().map(&mut make)?;
+                let (value, label) = made.map_err(|forked| result = Err(forked)).ok()?;
                 // SAFETY: the cell is that of a claimed slot.
                 unsafe { write_cell(cell, value.as_payload(), label) }
             });
-            // One whose slot names a block.
-            let Some(mut claim) = claims.next() else { break };
+            if result.is_err() {
+                break;
+            }
+            // One whose slot names a block. Not to be dropped here: what is made may panic in a child.
+            let Some(claim) = claims.next() else { break };
+            let mut claim = ManuallyDrop::new(claim);
             result = self.empty(&mut claim, |old| self.keep(old));
             let Some(number) = numbers.next().filter(|_| result.is_ok()) else { break };
-            write_short(&mut claim, make(number).as_payload(), label);
-            claim.ready();
+            match make(number) {
+                Ok((value, label)) => write_short(&mut claim, value.as_payload(), label),
+                Err(forked) => {
+                    result = Err(forked);
+                    break;
+                }
+            }
+            ManuallyDrop::into_inner(claim).ready();
         }
-        let (count, last) = claims.publish();
+        let (count, last) = in_hand.publish();
         posted.add(count, last);
-        self.shared.rouse();
         result
     }
 
@@ -259,6 +280,39 @@ impl<S: MessageSet + ?Sized> Poster<S> {
         run.values.drain(..sent);
         self.shared.rouse();
         result
+    }
+}
+
+/// Claims of a poster whose messages are being made, by code that may panic, and may fork.
+struct InHand<'p> {
+    shared: &'p Shared,
+    claims: Option<Claims<'p, 'static>>,
+}
+
+impl InHand<'_> {
+    /// Publishes what is ready; returns how many, and the last one's number.
+    #[inline]
+    fn publish(mut self) -> (u64, Option<Seq>) {
+        if !self.shared.matrix.is_ours() {
+            return (0, None);
+        }
+        let published = self.claims.take().map(Claims::publish);
+        self.shared.rouse();
+        published.unwrap_or_default()
+    }
+}
+
+impl Drop for InHand<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(claims) = self.claims.take() else { return };
+        if self.shared.matrix.is_ours() {
+            drop(claims);
+            // Others' messages lie behind.
+            self.shared.rouse();
+        } else {
+            mem::forget(claims);
+        }
     }
 }
 

@@ -238,7 +238,7 @@ impl<S: MessageSet + ?Sized> Poster<S> {
     }
 
     #[inline]
-    fn must_be_ours(&self) -> Result<(), PostError> {
+    pub(crate) fn must_be_ours(&self) -> Result<(), PostError> {
         if self.shared.matrix.is_ours() { Ok(()) } else { Err(Error::Forked.into()) }
     }
 
@@ -415,6 +415,12 @@ pub(crate) struct Label {
 }
 
 impl Label {
+    /// The same, of a message that is written then, if that is told.
+    #[inline]
+    pub(crate) fn at(self, stamp: Option<u64>) -> Self {
+        Self { tag: stamp.unwrap_or(self.tag), ..self }
+    }
+
     #[inline]
     fn entry(self, place: Place) -> Entry {
         Entry { place, kind: self.kind, poster: self.poster, tag: self.tag }

@@ -28,11 +28,15 @@ pub(crate) struct Own {
     to: u64,
     /// Those from `to` up to here are told, and published with the rest of their batch.
     told: u64,
+    /// How many of the last claim's are published, and the last of them.
+    published: u64,
+    last: u64,
 }
 
 impl Own {
     /// Nothing yet.
-    pub const NONE: Self = Self { from: u64::MAX, to: u64::MAX, told: u64::MAX };
+    pub const NONE: Self =
+        Self { from: u64::MAX, to: u64::MAX, told: u64::MAX, published: 0, last: 0 };
 
     /// Tells whether nobody claimed between what is finished and `next`, the tail's number.
     #[inline]
@@ -54,6 +58,7 @@ impl Own {
         }
         self.to = number;
         self.told = number;
+        self.published = 0;
     }
 
     /// Everything below `number` is finished.
@@ -144,13 +149,12 @@ impl<'p, 'a> Claims<'p, 'a> {
     }
 
     /// Lets everybody read those messages that are [ready](Claim::ready), in order; the other numbers are aborted.
-    /// Returns how many were ready, and the last one's number.
+    /// Returns how many of this claim's are published by now, and the last one's number.
     #[inline]
     pub fn publish(self) -> (u64, Option<Seq>) {
-        let count = self.own.told - self.own.to;
         finish_told(self.topic, self.own);
-        let last = Seq::from_slot_number(self.own.to.wrapping_sub(1), self.topic.shape());
-        (count, (count > 0).then_some(last))
+        let (count, last) = (self.own.published, self.own.last);
+        (count, (count > 0).then(|| Seq::from_slot_number(last, self.topic.shape())))
     }
 }
 
@@ -164,6 +168,10 @@ impl Drop for Claims<'_, '_> {
 /// Publishes those that are told.
 #[inline]
 fn finish_told(topic: &Topic<'_>, own: &mut Own) {
+    if own.told > own.to {
+        own.published += own.told - own.to;
+        own.last = own.told - 1;
+    }
     if mutation::is(Mutation::FinishFromTheRight) {
         for number in (own.to..own.told).rev() {
             finish(topic.slot(number), number, PUBLISHED);
@@ -299,6 +307,8 @@ impl<'p, 'a> Claim<'p, 'a> {
     pub fn publish(mut self) -> Seq {
         let seq = self.seq();
         self.finish(PUBLISHED);
+        self.own.published += 1;
+        self.own.last = self.number;
         core::mem::forget(self);
         seq
     }

@@ -227,7 +227,7 @@ impl<'a> Reader<'a> {
     pub fn peek_on(&self, ahead: u64, mut each: impl FnMut(Held, &'a [Wide]) -> bool) {
         let shape = *self.topic.shape();
         let first = self.cursor.saturating_add(ahead);
-        for (number, (slot, cell)) in (first..).zip(self.topic.ring().walk(first)) {
+        for (number, (slot, cell)) in (first..u64::MAX).zip(self.topic.ring().walk(first)) {
             if !self.leaders.have_let_go(number) {
                 return;
             }

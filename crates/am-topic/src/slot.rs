@@ -85,9 +85,12 @@ impl Place {
     const CELL: u32 = u32::MAX;
 
     /// The place of a message of that length that lies in its slot's [cell](crate::Claim::cell).
+    ///
+    /// Of a length that no cell has, the place says another that no cell has.
     #[must_use]
     #[inline]
     pub const fn in_cell(len: u32) -> Self {
+        let len = if len > CELL_LEN { CELL_LEN } else { len };
         Self { offset: Self::CELL, len }
     }
 

@@ -9,6 +9,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -186,4 +187,47 @@ fn poster_that_waits_in_short_turns_gets_past_a_dead_reader() {
             assert!(begun.elapsed() < SOON, "turns of {turn:?}");
         }
     }
+}
+
+#[test]
+fn child_that_is_forked_while_a_message_is_made_posts_nothing() {
+    let scratch = Scratch::new();
+    let matrix = segment(&scratch);
+    let topic: Topic<u64> = matrix.topic("t").open_or_create().expect("makes the topic");
+    let mut reader = topic.reader().open().expect("joins");
+    let poster = topic.poster().expect("a poster");
+    for panics in [false, true] {
+        let mut is_child = false;
+        let make = |n: u64| {
+            if n != 1 {
+                return 100 + n;
+            }
+            // SAFETY: as in `in_child`.
+            match unsafe { fork() }.expect("forks") {
+                ForkResult::Child => {
+                    is_child = true;
+                    assert!(!panics, "on purpose");
+                    900
+                }
+                ForkResult::Parent { child } => {
+                    assert_ended(child);
+                    assert!(reader.try_read().is_none(), "the child published its parent's claim");
+                    101
+                }
+            }
+        };
+        let posted = catch_unwind(AssertUnwindSafe(|| poster.post_from_fn(3, make)));
+        if is_child {
+            let cause = posted.map(|posted| posted.map_err(|error| error.cause));
+            let is_refused = cause
+                .map_or(panics, |cause| cause == Err(PostError::Memory(Error::Forked)) && !panics);
+            // SAFETY: as in `in_child`.
+            unsafe { nix::libc::_exit(i32::from(!is_refused)) }
+        }
+        assert_eq!(posted.expect("no panic here").expect("posts").count, 3);
+        for n in 0..3 {
+            assert_eq!(reader.try_read().expect("is there").view(), Ok(&(100 + n)));
+        }
+    }
+    assert_eq!(reader.missed(), 0);
 }

@@ -332,3 +332,26 @@ fn recoverer_that_dies_too_leaves_what_the_next_one_ends() {
     death_of_a_recoverer(Flow::Lossy, true, |dead| dead.post_each([20]));
     death_of_a_recoverer(Flow::Lossy, true, |dead| dead.collect());
 }
+
+/// A batch is written beside a recoverer of somebody who claimed before it.
+#[test]
+fn batch_that_is_finished_beside_a_recoverer_is_seen() {
+    for claimed in [1, 2] {
+        check(2, move || {
+            with_world(2, Flow::Lossless, 12, |world| {
+                let Scene { watch, mut living, mut dead } = Scene::new(world, false);
+                drop(watch);
+                let watch = Watch::new(world, READER, Start::Latest);
+                assert!(crash_at(1, || dead.waste(claimed)), "claimed");
+                let poster = spawn(move || {
+                    assert!(living.post_all(&[21, 22]), "there is room");
+                    living
+                });
+                world.recover(&[DEAD]);
+                let mut living = poster.join().unwrap();
+                living.post_all(&[23, 24]);
+                Scene { watch, living, dead }.end(world);
+            });
+        });
+    }
+}
