@@ -197,6 +197,8 @@ fn child_that_is_forked_while_a_message_is_made_posts_nothing() {
     let mut reader = topic.reader().open().expect("joins");
     let poster = topic.poster().expect("a poster");
     for panics in [false, true] {
+        let (mut ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let mut child_pid = None;
         let mut is_child = false;
         let make = |n: u64| {
             if n != 1 {
@@ -206,12 +208,13 @@ fn child_that_is_forked_while_a_message_is_made_posts_nothing() {
             match unsafe { fork() }.expect("forks") {
                 ForkResult::Child => {
                     is_child = true;
+                    // When its parent has published: from then on the cells are the readers'.
+                    theirs.read_exact(&mut [0]).expect("hears of its parent");
                     assert!(!panics, "on purpose");
                     900
                 }
                 ForkResult::Parent { child } => {
-                    assert_ended(child);
-                    assert!(reader.try_read().is_none(), "the child published its parent's claim");
+                    child_pid = Some(child);
                     101
                 }
             }
@@ -225,6 +228,8 @@ fn child_that_is_forked_while_a_message_is_made_posts_nothing() {
             unsafe { nix::libc::_exit(i32::from(!is_refused)) }
         }
         assert_eq!(posted.expect("no panic here").expect("posts").count, 3);
+        ours.write_all(&[1]).expect("the child hears of it");
+        assert_ended(child_pid.expect("forked"));
         for n in 0..3 {
             assert_eq!(reader.try_read().expect("is there").view(), Ok(&(100 + n)));
         }
